@@ -44,6 +44,15 @@ def resource(name: str) -> Path:
     return inside if inside.exists() else _PACKAGE.parent / name
 
 
+def raw_file(folder: Path, *, errors: bool, number: int = 1) -> Path:
+    """Where a provider's file of successes or of errors lies in an attempt's *folder*.
+
+    A service that cuts its results into several files gives `BIJOutputSet.2.jsonl`, `error-data.2`, ...
+    """
+    infix = "" if number == 1 else f".{number}"
+    return folder / (f"error-data{infix}" if errors else f"BIJOutputSet{infix}.jsonl")
+
+
 def runs(experiments: Path = EXPERIMENTS) -> list[RunPaths]:
     """The folders below *experiments* that look like runs, by name."""
     if not experiments.is_dir():
@@ -246,7 +255,7 @@ class PartPaths:
         return self.attempt(number) / "requests.jsonl"
 
     def success_rows(self, number: int) -> Path:
-        return self.attempt(number) / "BIJOutputSet.jsonl"
+        return raw_file(self.attempt(number), errors=False)
 
     def error_rows(self, number: int) -> Path:
-        return self.attempt(number) / "error-data"
+        return raw_file(self.attempt(number), errors=True)

@@ -24,9 +24,9 @@ class Secret:
         """The value itself; call this only where it leaves for the service it belongs to."""
         return self.__value
 
-    def mask(self, text: str) -> str:
-        """*text* with every occurrence of the value replaced, for what a service said about a request."""
-        return text.replace(self.__value, MASK) if len(self.__value) >= _MIN_MASKED else text
+    def mask(self, data: bytes) -> bytes:
+        """*data* with every occurrence of the value replaced, for what a service said about a request."""
+        return data.replace(self.__value.encode(), MASK.encode()) if len(self.__value) >= _MIN_MASKED else data
 
     def __repr__(self) -> str:
         return MASK

@@ -14,6 +14,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.errors import Refused
+
+
+class IdTaken(Refused):
+    """One of an attempt's ids stands for something else. Nothing was created; a new attempt has new ids."""
+
 
 class JobPhase(Enum):
     """What a job's state means for the queue."""
@@ -130,8 +136,10 @@ class Provider(Protocol):
     def submit(self, submission: Submission) -> Accepted:
         """Create dataset and job under the given ids, or adopt what stands there already.
 
-        Waits until the input dataset is ready (own deadline). Raises QuotaFull when the account
-        runs too many jobs, Refused when another job or dataset of other content has one of the ids.
+        The adopted job may be in any phase, ended or GONE too: it is this attempt's one job. Waits
+        until the input dataset is ready; raises NotReady when that takes too long (nothing is
+        spent, calling again goes on), QuotaFull when the account runs too many jobs, IdTaken when
+        something else has one of the ids.
         """
 
     def find(self, job_id: str) -> Job | None:
@@ -141,7 +149,8 @@ class Provider(Protocol):
         """Fetch the output dataset's files into *folder* under our own names; None when it does not exist.
 
         Asks for fresh signed links, streams each file to a temporary name and renames it when its
-        transfer ended properly. What the files hold is the caller's to check.
+        transfer ended properly. What the files hold is the caller's to check. The names are
+        `paths.raw_file`'s; several files of one kind are kept apart, not joined.
         """
 
     def external_url(self, output_dataset_id: str) -> str | None:
@@ -161,3 +170,6 @@ class Provider(Protocol):
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Remove a dataset; one that is gone already is fine."""
+
+    def close(self) -> None:
+        """Close idle connections; the provider stays usable."""
