@@ -1,0 +1,345 @@
+"""What a run is asked to do: `experiment.yaml`, the environment and the command line, checked once.
+
+A new run takes a config file, puts `TRIALMAKE_*` and the command line's choices on top, fills the
+defaults of `schemas/experiment.schema.json`, inlines the prompt texts and freezes the result in the
+run's folder; from then on the run lives by its frozen file. This is the only module that reads YAML
+and the environment; keys leave it as `Secret`s.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk, schema
+from pipeline.errors import ConfigError
+from pipeline.secret import Secret
+
+SCHEMA = "experiment.schema"
+ENVIRONMENT_PREFIX = "TRIALMAKE_"
+# Read by the test suite and by the shell, not settings of an experiment.
+_NOT_SETTINGS = frozenset({"TRIALMAKE_SHARED_DATA"})
+_EMULATOR_KEY = "emulator-key"  # what the embedded emulator accepts; it guards nothing
+
+_FROZEN_HEADER = """\
+# The frozen config of this run: `doit resume` lives by this file. An edit is reported and decided
+# per phase; prompts, models and items of a submitted run cannot change (start a new run for that).
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model under one prompt set with one way of decoding; *prompts* maps condition -> text, control first."""
+
+    slug: str
+    model: str
+    alias: str
+    prompt_set: str
+    prompts: Mapping[str, str]
+    decoding: Mapping[str, Any]
+    temperatures: tuple[float, ...]
+    samples: int
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The control, then the treatments."""
+        return tuple(self.prompts)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config with every default filled in; *base* is the folder its paths are relative to."""
+
+    values: Mapping[str, Any]
+    base: Path
+    trials: tuple[Trial, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trials", tuple(_expand(self.values)))
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def path(self, text: str) -> Path:
+        """A path of the config, resolved against its folder."""
+        return self.base / text
+
+
+def read(path: Path, *, environment: Mapping[str, str] | None = None, limit: int | None = None) -> Config:
+    """The config in *path* with `TRIALMAKE_*` settings of *environment* and the item *limit* on top.
+
+    Prompt files are read and inlined. Raises ConfigError naming each wrong key.
+    """
+    document = _read_yaml(path)
+    for place, value in _overrides(environment or {}):
+        _put(document, place, value)
+    if limit is not None:
+        if limit < 1:
+            raise ConfigError(f"limit={limit}: must be at least 1.")
+        for source in document.get("sources") or []:
+            if isinstance(source, dict):
+                source["limit"] = min(limit, source.get("limit") or limit)
+    config = check(document, base=path.parent, where=str(path))
+    inlined = {**config.values, "prompt_sets": _inline_prompts(config, where=str(path))}
+    return check(inlined, base=path.parent, where=str(path))
+
+
+def check(document: Any, *, base: Path, where: str) -> Config:
+    """*document* as a Config with defaults filled in. Raises ConfigError listing every problem found."""
+    if isinstance(document, dict):
+        document = {key: value for key, value in document.items() if key != "$schema"}
+    found = schema.problems(document, SCHEMA)
+    if found:
+        raise ConfigError("\n  ".join(["is not a valid experiment:", *found]), where=where, hint="fix the named keys")
+    filled = _filled(document, schema.load(SCHEMA))
+    found = [*_duplicate_names(filled), *_missing_controls(filled)]
+    if found:
+        raise ConfigError("\n  ".join(["is not a valid experiment:", *found]), where=where, hint="fix the named keys")
+    return Config(filled, base)
+
+
+def frozen_text(config: Config) -> bytes:
+    """The YAML that freezes *config* in a run's folder; reading it back gives the same values."""
+    stream = io.StringIO()
+    _yaml().dump(_plain(config.values), stream)
+    return (_FROZEN_HEADER + stream.getvalue()).encode()
+
+
+def read_frozen(path: Path, *, base: Path) -> Config:
+    """The frozen config of a run; its sources are still relative to *base*, where the original config lay."""
+    return check(_read_yaml(path), base=base, where=str(path))
+
+
+def environment() -> dict[str, str]:
+    """The process environment over the variables of `./.env`, read once per call."""
+    from dotenv import dotenv_values
+
+    from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def fireworks_key(variables: Mapping[str, str]) -> Secret | None:
+    """The Fireworks API key of *variables*, if there is one."""
+    key = variables.get("FIREWORKS_API_KEY", "").strip()
+    return Secret(key) if key else None
+
+
+def fireworks_account(config: Config, variables: Mapping[str, str]) -> str | None:
+    """The account to use: the config's, else the environment's, else None (the service is asked)."""
+    return config["fireworks"]["account_id"] or variables.get("FIREWORKS_ACCOUNT_ID", "").strip() or None
+
+
+def emulator_key() -> Secret:
+    """The key of the embedded emulator."""
+    return Secret(_EMULATOR_KEY)
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 100
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.add_representer(str, _represent_text)
+    return yaml
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    # A prompt of several lines stays readable in the frozen file.
+    style: str | None = "|" if "\n" in text and "\r" not in text and not re.search(r"[ \t]\n|^\s", text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        text = disk.read_bytes(path).decode("utf-8-sig")
+        document = _yaml().load(text)
+    except FileNotFoundError as error:
+        raise ConfigError("there is no such config file.", where=str(path), hint="check the path of config=") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start}).", where=str(path)) from error
+    except YAMLError as error:
+        raise ConfigError(f"is not valid YAML: {' '.join(str(error).split())}", where=str(path)) from error
+    if not isinstance(document, dict):
+        raise ConfigError("must hold a mapping of settings.", where=str(path))
+    return document
+
+
+def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """`TRIALMAKE_QUEUE__MAX_ATTEMPTS=5` -> (("queue", "max_attempts"), 5)."""
+    for name, text in sorted(variables.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS:
+            place = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+            yield place, _yaml().load(text)
+
+
+def _put(document: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    target = document
+    for step in place[:-1]:
+        inner = target.get(step)
+        if not isinstance(inner, dict):
+            inner = target[step] = {}
+        target = inner
+    target[place[-1]] = value
+
+
+def _filled(value: Any, node: Mapping[str, Any]) -> Any:
+    """*value* with the schema's defaults put in wherever a key is absent."""
+    if "$ref" in node:
+        node = {**_resolve(node["$ref"]), **{key: item for key, item in node.items() if key != "$ref"}}
+    if isinstance(value, dict):
+        properties = node.get("properties", {})
+        extra = node.get("additionalProperties")
+        filled = {}
+        for key, inner in properties.items():
+            if key in value:
+                filled[key] = _filled(value[key], inner)
+            elif "default" in inner:
+                filled[key] = _filled(inner["default"], inner)
+        for key, item in value.items():
+            if key not in properties:
+                filled[key] = _filled(item, extra) if isinstance(extra, dict) else item
+        return filled
+    if isinstance(value, list) and isinstance(node.get("items"), dict):
+        return [_filled(item, node["items"]) for item in value]
+    return value
+
+
+def _resolve(reference: str) -> Mapping[str, Any]:
+    node: Any = schema.load(SCHEMA)
+    for step in reference.removeprefix("#/").split("/"):
+        node = node[step]
+    return dict(node)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _inline_prompts(config: Config, *, where: str) -> dict[str, dict[str, dict[str, str]]]:
+    sets: dict[str, dict[str, dict[str, str]]] = {}
+    for set_name, prompts in config["prompt_sets"].items():
+        sets[set_name] = {}
+        for condition, prompt in prompts.items():
+            if isinstance(prompt, dict):
+                sets[set_name][condition] = dict(prompt)
+                continue
+            try:
+                text = disk.read_bytes(config.path(prompt)).decode()
+            except FileNotFoundError as error:
+                raise ConfigError(
+                    f"prompt_sets.{set_name}.{condition}: there is no prompt file {prompt!r}.",
+                    where=where,
+                    hint=f"create {config.path(prompt)} or write {{text: ...}} in its place",
+                ) from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"prompt_sets.{set_name}.{condition}: {prompt!r} is not UTF-8.", where=where
+                ) from error
+            # The one newline that editors put at the end of a file is not part of the prompt.
+            sets[set_name][condition] = {"text": text.removesuffix("\n"), "file": prompt}
+    return sets
+
+
+# --- what a schema cannot say ----------------------------------------------------------------
+
+
+def _duplicate_names(values: Mapping[str, Any]) -> Iterator[str]:
+    yield from (
+        f"sources: the dataset {name!r} stands there twice" for name in _twice(s["dataset"] for s in values["sources"])
+    )
+    yield from (f"models: {name!r} stands there twice" for name in _twice(_alias(model) for model in values["models"]))
+    labels = [(format(t, "g"), t) for t in values["temperatures"]]
+    yield from (f"temperatures: {label} stands there twice" for label in _twice(label for label, _ in labels))
+    if values.get("trials") is not None and values.get("sweep") is not None:
+        yield "trials, sweep: only one of the two"
+    try:
+        yield from (
+            f"trials: two of them are called {slug!r}" for slug in _twice(trial.slug for trial in _expand(values))
+        )
+    except KeyError as error:
+        yield str(error.args[0])
+
+
+def _missing_controls(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, prompts in values["prompt_sets"].items():
+        if values["control"] not in prompts:
+            yield f"prompt_sets.{name}: there is no condition {values['control']!r} (the control)"
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+# --- trials ----------------------------------------------------------------------------------
+
+
+def _expand(values: Mapping[str, Any]) -> Iterator[Trial]:
+    models = {key: model for model in values["models"] for key in (model["id"], _alias(model))}
+    for choice in _choices(values):
+        for kind, key, known in (
+            ("model", choice["model"], models),
+            ("prompt_set", choice["prompt_set"], values["prompt_sets"]),
+        ):
+            if key not in known:
+                raise KeyError(f"trials: there is no {kind} {key!r}; there are: {', '.join(sorted(known))}")
+        model = models[choice["model"]]
+        prompts = values["prompt_sets"][choice["prompt_set"]]
+        order = sorted(prompts, key=lambda condition: condition != values["control"])
+        yield Trial(
+            slug="-".join([_alias(model), choice["prompt_set"], *_tags(choice["decoding"])]),
+            model=model["id"],
+            alias=_alias(model),
+            prompt_set=choice["prompt_set"],
+            prompts={c: prompts[c]["text"] if isinstance(prompts[c], dict) else prompts[c] for c in order},
+            decoding={**values["decoding"], **choice["decoding"]},
+            temperatures=tuple(float(t) for t in values["temperatures"]),
+            samples=values["samples_per_item"],
+        )
+
+
+def _choices(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if values.get("trials") is not None:
+        yield from ({"decoding": {}, **trial} for trial in values["trials"])
+        return
+    sweep = values.get("sweep") or {}
+    decoding_keys = [key for key in ("top_p", "top_k", "max_tokens") if key in sweep]
+    for model, prompt_set, *chosen in itertools.product(
+        sweep.get("models") or [_alias(model) for model in values["models"]],
+        sweep.get("prompt_sets") or list(values["prompt_sets"]),
+        *(sweep[key] for key in decoding_keys),
+    ):
+        yield {"model": model, "prompt_set": prompt_set, "decoding": dict(zip(decoding_keys, chosen, strict=True))}
+
+
+def _alias(model: Mapping[str, Any]) -> str:
+    last = model["id"].rsplit("/", 1)[-1]
+    return model.get("alias") or re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._") or "model"
+
+
+def _tags(decoding: Mapping[str, Any]) -> Iterator[str]:
+    """The parts of a trial's folder name that tell its own decoding apart (names of the earlier tool)."""
+    if decoding.get("top_p") is not None:
+        yield "tp" + f"{decoding['top_p']:.2f}".rstrip("0").rstrip(".").replace(".", "")
+    if decoding.get("top_k") is not None:
+        yield f"tk{decoding['top_k']}"
+    if (limit := decoding.get("max_tokens")) is not None:
+        closed, opened = (limit["closed"], limit["open"]) if isinstance(limit, dict) else (limit, limit)
+        yield f"mx{closed}-{opened}"

@@ -1,0 +1,126 @@
+"""Checking documents against the JSON Schemas in `schemas/`, the contracts of every file format.
+
+A problem names the path of the key, what was found, what is allowed and, for an unknown key, the
+nearest valid spelling. jsonschema is imported when a document is checked, not before: a run in
+which nothing changed checks nothing again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pipeline import disk, jsonl
+from pipeline.paths import resource
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """The schema `schemas/NAME.json` as a document."""
+    document: dict[str, Any] = jsonl.loads(disk.read_bytes(resource(f"schemas/{name}.json")))
+    return document
+
+
+def problems(document: Any, name: str) -> list[str]:
+    """What is wrong with *document* by the schema *name*, one sentence each; empty when it is valid."""
+    found = sorted(
+        _validator(name).iter_errors(document), key=lambda error: [str(step) for step in error.absolute_path]
+    )
+    return list(dict.fromkeys(sentence for error in found for sentence in _sentences(error)))
+
+
+@cache
+def _validator(name: str) -> Validator:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+
+    def retrieve(uri: str) -> Resource[Any]:
+        # Schemas refer to each other by file name; nothing is ever fetched.
+        return Resource.from_contents(load(uri.rsplit("/", 1)[-1].removesuffix(".json")))
+
+    return Draft202012Validator(load(name), registry=Registry(retrieve=retrieve))  # type: ignore[call-arg]
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    place = _place(error.absolute_path)
+    rule: Any = error.validator_value
+    found: Any = error.instance
+    if error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
+        allowed = list(error.schema.get("properties", {}))
+        for key in found:
+            if key not in allowed and not _matches_pattern(key, error.schema):
+                yield f"{_join(place, key)}: unknown key{_nearest(key, allowed)}"
+        return
+    if error.validator == "required":
+        for key in rule:
+            if key not in found:
+                yield f"{_join(place, key)}: missing"
+        return
+    if error.validator == "enum":
+        allowed = [str(value) for value in rule if value is not None]
+        yield f"{place or 'document'}: {_shown(error.instance)} is not one of {', '.join(allowed)}" + _nearest(
+            str(error.instance), allowed
+        )
+        return
+    if error.validator in ("anyOf", "oneOf") and error.context:
+        # The branch that fits best says most: the deepest error, first branch first.
+        best = max(error.context, key=lambda inner: len(inner.absolute_path))
+        yield f"{_place(best.absolute_path) or 'document'}: {_plain(best)}"
+        return
+    yield f"{place or 'document'}: {_plain(error)}"
+
+
+def _plain(error: ValidationError) -> str:
+    found = _shown(error.instance)
+    match error.validator:
+        case "type":
+            kinds = error.validator_value
+            allowed = " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
+            return f"found {found}, expected {allowed}"
+        case "minimum":
+            return f"{found} is below {error.validator_value}"
+        case "maximum":
+            return f"{found} is above {error.validator_value}"
+        case "exclusiveMinimum":
+            return f"{found} must be above {error.validator_value}"
+        case "exclusiveMaximum":
+            return f"{found} must be below {error.validator_value}"
+        case "minItems" | "minLength" | "minProperties":
+            return f"{found} is too short (at least {error.validator_value})"
+        case _:
+            return error.message if len(error.message) < 300 else f"{error.message[:297]}..."
+
+
+def _matches_pattern(key: str, schema: Mapping[str, Any]) -> bool:
+    import re
+
+    return any(re.search(pattern, key) for pattern in schema.get("patternProperties", {}))
+
+
+def _nearest(word: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
+
+
+def _place(path: Any) -> str:
+    place = ""
+    for step in path:
+        place = f"{place}[{step}]" if isinstance(step, int) else _join(place, str(step))
+    return place
+
+
+def _join(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
