@@ -55,6 +55,24 @@ class Written:
     key: StatKey
 
 
+class Digest:
+    """sha256 and size of bytes fed piece by piece."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take the next piece."""
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all pieces so far, in hex."""
+        return self._hash.hexdigest()
+
+
 class HashingWriter(io.RawIOBase):
     """A binary stream that counts and hashes what passes, so that no file is read again for its digest."""
 
@@ -171,6 +189,25 @@ def make_folder(path: Path) -> None:
             _observe("mkdir", folder)
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename the whole file *source* to *target* on the same disk, durable in both folders."""
+    with _explained(target):
+        _observe("rename", target)
+        os.rename(source, target)
+        sync_folder(target.parent)
+        if source.parent != target.parent:
+            sync_folder(source.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete the folder *path* and all in it; for the tool's own scratch folders only."""
+    with _explained(path):
+        if path.is_dir():
+            _observe("unlink", path)
+            shutil.rmtree(path)
+            sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:

@@ -1,0 +1,392 @@
+"""Decide whether a phase's work is already on disk. Nothing else may say "skip".
+
+Each phase has its reasons to run as a column of small functions, cheapest first; the first that
+speaks decides. Content decides, not time, and existence proves nothing: outputs are compared with
+the sha256 recorded when they were written, inputs with what they were when the phase last ran, the
+settings in use with those of that time. A predicate reads files and records; it never writes, waits
+or connects. In doubt the answer is Run, except where money is at stake: then Refuse, or ask the
+provider (which is submit's work, not this file's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline import fingerprints, graph, identity, parts
+from pipeline.errors import DamagedArtifact
+from pipeline.manifest import COMPLETED, Stage
+from pipeline.paths import TrialPaths
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about one phase; *reason* is shown to the person who waits."""
+
+    reason: str
+    verb: ClassVar[str]
+
+
+class Skip(Decision):
+    """The work is on disk and current."""
+
+    verb = "skip"
+
+
+class Run(Decision):
+    """The work was not done yet, or something it depends on has changed."""
+
+    verb = "run"
+
+
+class Repair(Decision):
+    """The work was done and its result is damaged or gone."""
+
+    verb = "repair"
+
+
+class Refuse(Decision):
+    """Doing the work could lose results or pay twice; a person decides."""
+
+    verb = "refuse"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One phase of one trial (of the run, for a run-level phase) in a workspace."""
+
+    phase: graph.Phase
+    slug: str
+    workspace: Workspace
+
+    @property
+    def trial(self) -> TrialPaths:
+        """The trial's files."""
+        return self.workspace.trial_paths(self.slug)
+
+    @property
+    def stage(self) -> Stage:
+        """What is recorded of the phase."""
+        if self.phase.stage is None:
+            return self.workspace.record.stages.get(self.phase.name, Stage())
+        return self.workspace.manifest(self.slug).stage(self.phase.stage)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files the phase reads."""
+        return graph.files(self.phase.inputs, self.workspace.paths, self._trials)
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files the phase always writes."""
+        return graph.files(self.phase.targets, self.workspace.paths, self._trials)
+
+    @property
+    def _trials(self) -> list[TrialPaths]:
+        slugs = [self.slug] if self.phase.per_trial else list(self.workspace.trials)
+        return [self.workspace.trial_paths(slug) for slug in slugs]
+
+    def relative(self, path: Path) -> str:
+        """*path* as records name it."""
+        return path.relative_to(self.workspace.paths.root).as_posix()
+
+
+Reason = Callable[[Question], Decision | None]
+
+
+def decide(phase: str, workspace: Workspace, slug: str = "") -> Decision:
+    """What to do about *phase* of trial *slug* (empty for a run-level phase), from disk and records as they are now.
+
+    Raises UnreadableFile when something cannot be read: that is neither done nor damaged.
+    """
+    question = Question(graph.BY_NAME[phase], slug, workspace)
+    for reason in REASONS[phase]:
+        decision = reason(question)
+        if decision is not None:
+            return decision
+    return Skip(_description(question))
+
+
+# --- reasons every recorded phase shares, cheapest first ---------------------------------------
+
+
+def forced(question: Question) -> Decision | None:
+    """The user asked for it."""
+    wanted = question.workspace.forced
+    return Run("forced by force=") if question.phase.name in wanted or "all" in wanted else None
+
+
+def not_recorded(question: Question) -> Decision | None:
+    """There is no record of a completed run of the phase."""
+    stage = question.stage
+    if stage.status == COMPLETED:
+        return None
+    if stage.status == "failed" and stage.error:
+        return Run(f"failed last time: {stage.error.splitlines()[0]}")
+    return Run("not done yet" if stage.status == "pending" else f"was {stage.status.replace('_', ' ')} when it ended")
+
+
+def settings_changed(question: Question) -> Decision | None:
+    """A setting the phase uses differs from the one it ran with."""
+    stage = question.stage
+    if stage.format == "legacy":
+        return None  # the earlier tool's results are taken as they are; force= rewrites them
+    trial = question.workspace.trials[question.slug or next(iter(question.workspace.trials))]
+    changes = _setting_changes(
+        question.phase.name,
+        dict(stage.settings),
+        stage.identity_version,
+        identity.of_phase(question.phase.name, question.workspace.config, trial),
+    )
+    return Run(f"setting {changes}") if changes else None
+
+
+def outputs_damaged(question: Question) -> Decision | None:
+    """A recorded output is gone, damaged or foreign."""
+    recorded = question.stage.outputs
+    for target in question.targets:
+        if question.relative(target) not in recorded:
+            return Repair(f"{target.name}: not in the record")
+    for name, facts in recorded.items():
+        problem = _damage(question.workspace, name, facts["sha256"], facts["size"])
+        if problem:
+            return Repair(problem)
+    return None
+
+
+def inputs_changed(question: Question) -> Decision | None:
+    """An input is not what the phase was made from."""
+    if question.stage.format == "legacy":
+        return None
+    return _changed_input(question, question.stage.inputs)
+
+
+# --- prepare and build: decided by the question files and the list of parts --------------------
+
+
+def sources_changed(question: Question) -> Decision | None:
+    """A question file or how it is read differs; an absent source is no reason while the prepared items hold."""
+    workspace = question.workspace
+    old = identity.upgraded("prepare", dict(question.stage.settings), question.stage.identity_version)
+    recorded = {source["dataset"]: source["sha256"] for source in old["sources"]}
+    digests = {name: digest or recorded.get(name) for name, digest in source_digests(workspace).items()}
+    new = identity.of_prepare(workspace.config, digests)
+    changes = identity.differences(old, new)
+    if not changes:
+        return None
+    # How items cluster changes no request; everything else is another experiment.
+    items_changed = identity.differences({**old, "cluster": None}, {**new, "cluster": None})
+    submitted = [slug for slug in workspace.trials if workspace.submitted(slug)]
+    if items_changed and submitted:
+        return Refuse(f"the items of a submitted run cannot change ({'; '.join(items_changed)}); {_new_run(workspace)}")
+    return Run(f"setting {'; '.join(changes)}")
+
+
+def index_missing(question: Question) -> Decision | None:
+    """There is no list of parts yet."""
+    kind = fingerprints.kind(question.trial.index)
+    if kind is None:
+        return Run("not built yet")
+    return None if kind == "file" else Repair(f"{question.trial.index.name}: a {kind} stands in its place")
+
+
+def index_damaged(question: Question) -> Decision | None:
+    """The list of parts is not what build wrote."""
+    try:
+        question.workspace.index(question.slug)
+    except DamagedArtifact as damage:
+        return Repair(f"{question.trial.index.name}: {damage.what}")
+    return None
+
+
+def requests_changed(question: Question) -> Decision | None:
+    """A setting that is part of the requests differs: another experiment, once something was submitted."""
+    index = _index(question)
+    trial = question.workspace.trials[question.slug]
+    changes = _setting_changes(
+        "build",
+        dict(index.settings),
+        index.identity_version,
+        identity.of_phase("build", question.workspace.config, trial),
+    )
+    if not changes:
+        return None
+    if question.workspace.submitted(question.slug):
+        return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
+    return Run(f"setting {changes}")
+
+
+def prepared_changed(question: Question) -> Decision | None:
+    """The prepared items are not those the parts were made from."""
+    return _changed_input(question, _index(question).inputs)
+
+
+def parts_damaged(question: Question) -> Decision | None:
+    """A part's requests are gone or differ from the list."""
+    for part in _index(question).parts:
+        name = question.relative(question.trial.part_requests(part.part))
+        problem = _damage(question.workspace, name, part.sha256, part.size)
+        if problem:
+            return Repair(problem)
+    return None
+
+
+# --- submit and download: decided by ledgers and results ----------------------------------------
+
+
+def results_here(question: Question) -> Decision | None:
+    """Every answer is on disk, so there is nothing to submit (and no ledger need be read)."""
+    stage = question.workspace.manifest(question.slug).stage("downloaded")
+    if stage.status == COMPLETED and stage.format == "legacy":
+        return Skip("the earlier tool's results are here")
+    if stage.status != COMPLETED or next(damaged_parts(question), None):
+        return None
+    return Skip(f"all {len(_index(question).parts)} parts have their results")
+
+
+def parts_unsubmitted(question: Question) -> Decision | None:
+    """A part has neither a job the provider accepted nor its results."""
+    missing = []
+    index = _index(question)
+    for part in index.parts:
+        ledger = question.workspace.ledger(question.slug, part.part)
+        if ledger.attempts and ledger.attempts[0].requests_sha256 != part.sha256:
+            return Refuse(
+                f"{part.part}: the requests are not those that were submitted as {ledger.attempts[0].job_id}; "
+                f"restore batch_inputs/, or {_new_run(question.workspace)}"
+            )
+        if ledger.last is None or not ledger.last.accepted:
+            missing.append(part.part)
+    if not missing:
+        return None
+    return Run(f"{len(missing)} of {len(index.parts)} parts have no accepted job, e.g. {missing[0]}")
+
+
+def parts_undone(question: Question) -> Decision | None:
+    """A part's results are gone, damaged or were never complete."""
+    problem = next(damaged_parts(question), None)
+    return Repair(problem) if problem else None
+
+
+def damaged_parts(question: Question) -> Iterator[str]:
+    """What is wrong with each part's recorded results, one sentence a part."""
+    stage = question.workspace.manifest(question.slug).stage("downloaded")
+    recorded = {entry["job_key"]: entry for entry in stage.artifacts.get("parts", [])}
+    for part in _index(question).parts:
+        entry = recorded.get(part.part)
+        if entry is None:
+            yield f"{part.part}: no results recorded"
+            continue
+        problem = _damage(question.workspace, entry["path"], entry.get("sha256"), entry["size"])
+        if problem:
+            yield f"{part.part}/{problem}"
+
+
+# --- what the reasons look at ---------------------------------------------------------------------
+
+
+def _changed_input(question: Question, recorded: object) -> Decision | None:
+    assert isinstance(recorded, dict)
+    for path in question.inputs:
+        name = question.relative(path)
+        kind = fingerprints.kind(path)
+        if kind is None:
+            return Run(f"{path.name}: is missing")
+        if kind == "folder":
+            return Run(f"{path.name}: a folder stands in its place")
+        if name not in recorded:
+            return Run(f"{path.name}: was not an input before")
+        if question.workspace.fingerprints.sha256(path) != recorded[name]:
+            return Run(f"{path.name}: changed since")
+    return None
+
+
+def _damage(workspace: Workspace, name: str, sha256: str | None, size: int) -> str | None:
+    """What is wrong with the file *name* against its record; None when it is as it was written."""
+    path = workspace.paths.root / name
+    kind = fingerprints.kind(path)
+    if kind is None:
+        return f"{path.name}: missing"
+    if kind != "file":
+        return f"{path.name}: a {kind} stands in its place"
+    found = path.stat().st_size
+    if found != size:
+        return f"{path.name}: {'empty' if found == 0 else f'{found:,} bytes'}, was {size:,} bytes when it was written"
+    if sha256 is not None and workspace.fingerprints.sha256(path) != sha256:
+        return f"{path.name}: its content is not what was written (same size, other sha256)"
+    return None
+
+
+def source_digests(workspace: Workspace) -> dict[str, str | None]:
+    """dataset -> sha256 of its question file; None for one that is not there."""
+    digests: dict[str, str | None] = {}
+    for source in workspace.config["sources"]:
+        try:
+            digests[source["dataset"]] = workspace.fingerprints.sha256(workspace.config.path(source["path"]))
+        except FileNotFoundError:
+            digests[source["dataset"]] = None
+    return digests
+
+
+def _setting_changes(phase: str, old: dict[str, object], version: int, new: dict[str, object]) -> str:
+    return "; ".join(identity.differences(identity.upgraded(phase, old, version), new))
+
+
+def _index(question: Question) -> parts.Index:
+    index = question.workspace.index(question.slug)
+    assert index is not None, "index_missing comes first"
+    return index
+
+
+def _new_run(workspace: Workspace) -> str:
+    return f"for a new run: doit rid=NEW config={workspace.paths.config}"
+
+
+def _description(question: Question) -> str:
+    """Why a phase is current, in words that name the evidence."""
+    match question.phase.name:
+        case "prepare":
+            counts = {name: facts.get("rows") for name, facts in question.stage.outputs.items()}
+            text = ", ".join(f"{Path(name).name}: {_count(count)} items" for name, count in counts.items())
+            gone = [name for name, digest in source_digests(question.workspace).items() if digest is None]
+            return f"{text}; source of {', '.join(gone)} is gone, the prepared items hold" if gone else text
+        case "build":
+            index = _index(question)
+            return f"{len(index.parts)} parts, {index.rows:,} requests"
+        case "submit":
+            return f"all {len(_index(question).parts)} parts have an accepted job"
+        case "download":
+            artifacts = question.stage.artifacts
+            return f"{len(artifacts['parts'])} parts, {_count(artifacts['n_results'])} results"
+        case "parse":
+            rows = question.stage.artifacts.get("row_count")
+            return f"predictions.csv: {_count(rows)} rows = {_count(rows)} unique custom_ids"
+        case _:
+            return ", ".join(
+                f"{Path(name).name}: {_count(facts['rows'])} rows" if facts.get("rows") is not None else Path(name).name
+                for name, facts in sorted(question.stage.outputs.items())[:3]
+            )
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+_RECORDED: tuple[Reason, ...] = (forced, not_recorded, settings_changed, outputs_damaged, inputs_changed)
+
+REASONS: dict[str, tuple[Reason, ...]] = {
+    "prepare": (forced, not_recorded, sources_changed, outputs_damaged),
+    "build": (index_missing, index_damaged, requests_changed, forced, prepared_changed, parts_damaged),
+    "submit": (index_missing, index_damaged, results_here, parts_unsubmitted),
+    "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),
+    "parse": _RECORDED,
+    "score": _RECORDED,
+    "stats": _RECORDED,
+    "costs": _RECORDED,
+    "report": _RECORDED,
+    "archive": _RECORDED,
+    "index": _RECORDED,
+}

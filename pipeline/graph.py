@@ -1,0 +1,144 @@
+"""The phases of a run: their order, what each reads and what it writes.
+
+doit's `file_dep` and `targets`, the decisions and the plan all come from this table. The files of
+a phase are the same on the first and on every later run; what build lists (parts) and what the
+queue keeps (ledgers, raw files) are looked at by the predicates in `done.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.paths import RunPaths, TrialPaths
+
+Files = Callable[[RunPaths, TrialPaths], tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step. *stage* is its key in the manifest's `stage_status`; None for a phase that records itself elsewhere."""
+
+    name: str
+    doc: str
+    stage: str | None
+    inputs: Files
+    targets: Files
+    per_trial: bool = True
+    by_default: bool = True
+    after: tuple[str, ...] = ()  # phases that must come first although no file says so
+
+
+def _none(_run: RunPaths, _trial: TrialPaths) -> tuple[Path, ...]:
+    return ()
+
+
+PHASES: tuple[Phase, ...] = (
+    Phase(
+        "prepare",
+        "read the question files into one format",
+        None,
+        _none,
+        lambda run, _: (run.closed_book, run.open_book),
+        per_trial=False,
+    ),
+    Phase(
+        "build",
+        "write the requests, in parts of one temperature and condition",
+        None,
+        lambda run, _: (run.closed_book, run.open_book),
+        lambda _, trial: (trial.index,),
+    ),
+    Phase("submit", "hand every part to the provider, once", None, lambda _, trial: (trial.index,), _none),
+    Phase(
+        "download",
+        "wait for the jobs and collect every answer",
+        "downloaded",
+        lambda _, trial: (trial.index,),
+        lambda _, trial: (trial.combined, trial.attempts),
+        after=("submit",),
+    ),
+    Phase(
+        "parse",
+        "turn the answers into predictions.csv",
+        "parsed",
+        lambda _, trial: (trial.combined, trial.index),
+        lambda _, trial: (trial.predictions, trial.usage),
+    ),
+    Phase(
+        "score",
+        "judge every answer by its benchmark's official rules",
+        "scored",
+        lambda run, trial: (trial.predictions, run.closed_book, run.open_book),
+        lambda _, trial: (trial.scores,),
+    ),
+    Phase(
+        "stats",
+        "compare the conditions",
+        "stats",
+        lambda _, trial: (trial.scores,),
+        lambda _, trial: (trial.significance,),
+    ),
+    Phase(
+        "costs",
+        "count tokens and money",
+        "costs",
+        lambda _, trial: (trial.usage, trial.attempts, trial.scores),
+        lambda _, trial: (trial.costs,),
+    ),
+    Phase(
+        "report",
+        "write the report",
+        "report",
+        lambda run, trial: (
+            run.closed_book,
+            run.open_book,
+            trial.index,
+            trial.attempts,
+            trial.predictions,
+            trial.scores,
+            trial.significance,
+            trial.costs,
+        ),
+        lambda _, trial: (trial.report_md, trial.report_html),
+    ),
+    Phase(
+        "archive",
+        "pack artifacts, config and raw files with checksums",
+        "archived",
+        lambda run, trial: (
+            run.config,
+            run.closed_book,
+            run.open_book,
+            trial.index,
+            trial.combined,
+            trial.predictions,
+            trial.scores,
+            trial.significance,
+            trial.costs,
+            trial.report_md,
+            trial.report_html,
+        ),
+        lambda _, trial: (trial.archive, trial.checksums),
+        by_default=False,
+    ),
+    Phase(
+        "index",
+        "put the trials side by side",
+        None,
+        lambda _, trial: (trial.significance, trial.costs, trial.attempts, trial.report_md),
+        lambda run, _: (run.aggregate_report, run.index_html),
+        per_trial=False,
+        after=("report",),
+    ),
+)
+
+BY_NAME = {phase.name: phase for phase in PHASES}
+NAMES = tuple(phase.name for phase in PHASES)
+STAGES = {phase.stage: phase.name for phase in PHASES if phase.stage}
+
+
+def files(of: Files, run: RunPaths, trials: Iterable[TrialPaths]) -> tuple[Path, ...]:
+    """The files *of* names for *trials*: one trial for a phase per trial, all of them for a run-level phase."""
+    return tuple(dict.fromkeys(path for trial in trials for path in of(run, trial)))

@@ -1,0 +1,223 @@
+"""The durable record of what a part asked of the provider: one JSON object a line, fsynced, append only.
+
+An intent is on disk before the first network call of an attempt, with the ids that the attempt will
+use; so after a crash at any moment the provider can be asked what became of it. Events in order:
+
+    {"event":"intent","attempt":1,"job_id":"tm-...","input_dataset_id":"...","output_dataset_id":"...",
+     "requests_sha256":"...","rows":40,"model":"...","binding":{...},"estimate":{...},"at":"...","crc":"..."}
+    {"event":"accepted","attempt":1,"adopted":false,"state":"VALIDATING","at":"...","crc":"..."}
+    {"event":"state","attempt":1,"state":"RUNNING","at":"...","crc":"..."}
+    {"event":"ended","attempt":1,"state":"COMPLETED","phase":"completed","message":"","counts":{...},...}
+    {"event":"collected","attempt":1,"files":{"BIJOutputSet.jsonl":{"sha256":"...","size":812}},"by":"signed links",...}
+    {"event":"lost","attempt":1,"tried":["raw files: ...","signed links: ..."],...}
+
+`crc` is the CRC-32 of the canonical line without it. A line that does not check (torn by a kill,
+edited) is reported and skipped: ids are functions of the content, so what it said is asked again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk, jsonl, schema
+from pipeline.errors import Refused
+from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
+
+SCHEMA = "ledger.schema"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One submission of a part, as far as the ledger knows it."""
+
+    number: int
+    job_id: str
+    input_dataset_id: str
+    output_dataset_id: str
+    requests_sha256: str
+    rows: int
+    model: str
+    binding: Binding
+    estimate: Mapping[str, Any]
+    accepted: bool = False
+    adopted: bool = False
+    accepted_at: datetime | None = None
+    state: str | None = None
+    ended: JobPhase | None = None
+    message: str = ""
+    counts: Mapping[str, int | None] = field(default_factory=dict)
+    collected: Mapping[str, Mapping[str, Any]] | None = None
+    collected_by: str | None = None
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A part's attempts, oldest first, and the numbers of lines that could not be used."""
+
+    attempts: tuple[Attempt, ...] = ()
+    damaged: tuple[int, ...] = ()
+
+    @property
+    def last(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+
+def read(path: Path) -> Ledger:
+    """The ledger at *path*; empty when there is none. Raises UnreadableFile."""
+    attempts: dict[int, Attempt] = {}
+    damaged: list[int] = []
+    try:
+        for line in jsonl.lines(path):
+            event = _checked(line.data)
+            if event is None or not _apply(event, attempts):
+                damaged.append(line.number)
+    except FileNotFoundError:
+        pass
+    return Ledger(tuple(attempts[number] for number in sorted(attempts)), tuple(damaged))
+
+
+def intend(
+    path: Path, number: int, submission: Submission, requests_sha256: str, binding: Binding, estimate: Mapping[str, Any]
+) -> None:
+    """Record, before any network call, that attempt *number* is about to be submitted under these ids."""
+    _append(
+        path,
+        {
+            "event": "intent",
+            "attempt": number,
+            "job_id": submission.job_id,
+            "input_dataset_id": submission.input_dataset_id,
+            "output_dataset_id": submission.output_dataset_id,
+            "requests_sha256": requests_sha256,
+            "rows": submission.rows,
+            "model": submission.model,
+            "binding": {"provider": binding.provider, "account": binding.account, "endpoint": binding.endpoint},
+            "estimate": dict(estimate),
+        },
+    )
+
+
+def accept(path: Path, number: int, accepted: Accepted) -> None:
+    """Record that the provider has the job."""
+    event = {"event": "accepted", "attempt": number, "adopted": accepted.adopted, "state": accepted.job.state}
+    if accepted.job.created_at is not None:
+        event["remote_created_at"] = accepted.job.created_at.isoformat()
+    _append(path, event)
+
+
+def observe(path: Path, number: int, state: str) -> None:
+    """Record a change of a running job's state."""
+    _append(path, {"event": "state", "attempt": number, "state": state})
+
+
+def end(path: Path, number: int, job: Job) -> None:
+    """Record the state in which a job ended; only after this may another attempt follow."""
+    counts = {key: value for key, value in vars(job.counts).items() if value is not None}
+    _append(
+        path,
+        {
+            "event": "ended",
+            "attempt": number,
+            "state": job.state,
+            "phase": job.phase.value,
+            "message": job.message,
+            "counts": counts,
+        },
+    )
+
+
+def collect(path: Path, number: int, files: Mapping[str, Mapping[str, Any]], by: str) -> None:
+    """Record which raw files of an attempt are stored; none for a job that left no results."""
+    _append(path, {"event": "collected", "attempt": number, "files": dict(files), "by": by})
+
+
+def lose(path: Path, number: int, tried: list[str]) -> None:
+    """Record that an attempt's results cannot be had any more, with everything that was tried."""
+    _append(path, {"event": "lost", "attempt": number, "tried": tried})
+
+
+def check_binding(attempt: Attempt, binding: Binding, where: str) -> None:
+    """Raise Refused when the ledger was begun with another account or endpoint: its jobs would not be found."""
+    if attempt.binding != binding:
+        raise Refused(
+            f"was submitted to {_name(attempt.binding)}, but this run now talks to {_name(binding)}.",
+            where=where,
+            kept="Nothing was sent. The jobs of the ledger are still known.",
+            hint="use the account and base URL the run began with, or start a new run",
+        )
+
+
+def _name(binding: Binding) -> str:
+    return f"account {binding.account!r} at {binding.endpoint}"
+
+
+def _append(path: Path, event: dict[str, Any]) -> None:
+    event = {**event, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+    event["crc"] = _crc(event)
+    found = schema.problems(event, SCHEMA)
+    if found:
+        raise ValueError(f"not a ledger event: {'; '.join(found)}")  # a bug here, never bad input
+    disk.make_folder(path.parent)
+    disk.append_line(path, jsonl.dumps(event))
+
+
+def _crc(event: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(jsonl.dumps({key: value for key, value in event.items() if key != 'crc'})):08x}"
+
+
+def _checked(data: bytes) -> dict[str, Any] | None:
+    try:
+        event = jsonl.loads(data)
+    except jsonl.BadJson:
+        return None
+    return event if isinstance(event, dict) and event.get("crc") == _crc(event) else None
+
+
+def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
+    """Fold one event into *attempts*; False when it speaks of an attempt whose intent is missing."""
+    number = event["attempt"]
+    if event["event"] == "intent":
+        attempts[number] = Attempt(
+            number=number,
+            job_id=event["job_id"],
+            input_dataset_id=event["input_dataset_id"],
+            output_dataset_id=event["output_dataset_id"],
+            requests_sha256=event["requests_sha256"],
+            rows=event["rows"],
+            model=event["model"],
+            binding=Binding(**event["binding"]),
+            estimate=event["estimate"],
+        )
+        return True
+    if number not in attempts:
+        return False
+    attempt = attempts[number]
+    match event["event"]:
+        case "accepted":
+            at = datetime.fromisoformat(event["at"])
+            attempt = replace(
+                attempt, accepted=True, adopted=event["adopted"], accepted_at=at, state=event["state"], lost=()
+            )
+        case "state":
+            attempt = replace(attempt, state=event["state"])
+        case "ended":
+            attempt = replace(
+                attempt,
+                state=event["state"],
+                ended=JobPhase(event["phase"]),
+                message=event["message"],
+                counts=event["counts"],
+            )
+        case "collected":
+            attempt = replace(attempt, collected=event["files"], collected_by=event["by"], lost=())
+        case "lost":
+            attempt = replace(attempt, lost=tuple(event["tried"]), collected=None)
+    attempts[number] = attempt
+    return True

@@ -1,0 +1,128 @@
+"""`batch_inputs/index.json`: the parts that build wrote, and the only list of what must be answered.
+
+    {"schema_version": 1, "settings": {...}, "identity_version": 1,
+     "inputs": {"prepared/open_book.jsonl": "<sha256>", ...},
+     "parts": [{"part": "t0_control_p01", "temp": 0.0, "condition": "control", "rows": 40, "size": 51234,
+                "sha256": "<of the part's bytes>", "ids_sha256": "<of its custom_ids, in order>"}],
+     "checksum": "sha256:..."}
+
+The digest of ordered ids lets a results file be checked in one pass without holding any ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk, jsonl, schema, sealed
+from pipeline.disk import Written
+from pipeline.errors import DamagedArtifact
+
+SCHEMA = "index.schema"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A shard of the requests of one temperature and condition. *size* is in bytes."""
+
+    part: str
+    temp: float
+    condition: str
+    rows: int
+    size: int
+    sha256: str
+    ids_sha256: str
+
+    @property
+    def group(self) -> str:
+        """The part's name without its number, `t0_control`: how the manifest groups jobs."""
+        return self.part.rpartition("_p")[0]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What build wrote, and from which inputs and settings."""
+
+    parts: tuple[Part, ...]
+    settings: Mapping[str, Any]
+    identity_version: int
+    inputs: Mapping[str, str]
+
+    @property
+    def rows(self) -> int:
+        """Requests in all parts."""
+        return sum(part.rows for part in self.parts)
+
+
+class IdsDigest:
+    """The digest of ordered ids, fed one id at a time."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.count = 0
+
+    def add(self, custom_id: str) -> None:
+        """Take the next id."""
+        self._hash.update(custom_id.encode())
+        self._hash.update(b"\n")
+        self.count += 1
+
+    def hexdigest(self) -> str:
+        """The digest of all ids so far."""
+        return self._hash.hexdigest()
+
+
+def write(path: Path, index: Index) -> Written:
+    """Put *index* in place."""
+    document = sealed.sealed(
+        {
+            "schema_version": VERSION,
+            "settings": dict(index.settings),
+            "identity_version": index.identity_version,
+            "inputs": dict(index.inputs),
+            "parts": [asdict(part) for part in index.parts],
+        }
+    )
+    found = schema.problems(document, SCHEMA)
+    if found:
+        raise ValueError(f"would write an invalid index: {'; '.join(found)}")  # a bug here, never bad input
+    disk.make_folder(path.parent)
+    return disk.write_bytes(path, jsonl.dumps_pretty(document))
+
+
+def read(path: Path) -> Index:
+    """The index at *path*. Raises FileNotFoundError, UnreadableFile, or DamagedArtifact saying why."""
+    document = jsonl.read_document(path)
+    if not isinstance(document, dict) or not sealed.is_intact(document):
+        raise DamagedArtifact("its checksum does not fit its content (edited, or a damaged disk).", where=str(path))
+    if document["schema_version"] != VERSION:
+        raise DamagedArtifact(f"has format {document['schema_version']}, this tool writes {VERSION}.", where=str(path))
+    return Index(
+        parts=tuple(Part(**part) for part in document["parts"]),
+        settings=document["settings"],
+        identity_version=document["identity_version"],
+        inputs=document["inputs"],
+    )
+
+
+def temperature_label(temperature: float) -> str:
+    """`t0`, `t07`, `t10`, `t025`: `t` and the decimal without its dot; no two temperatures share one.
+
+    One decimal is written where it is enough (1 -> t10, as the earlier tool did), 0 is `t0`.
+    """
+    if temperature == 0:
+        return "t0"
+    text = format(temperature, "g")
+    if "e" in text:  # 1e-05: still unambiguous, and legal in a file name
+        return "t" + text
+    return "t" + (text if "." in text else f"{text}.0").replace(".", "")
+
+
+def names(label: str, condition: str, count: int) -> Iterable[str]:
+    """Names of *count* parts: numbers from 01, as many digits as the count needs, at least two."""
+    digits = max(2, len(str(count)))
+    return (f"{label}_{condition}_p{number:0{digits}d}" for number in range(1, count + 1))

@@ -1,0 +1,266 @@
+"""An opened run: its config, its record, its trials' manifests and what is remembered of its files.
+
+`run.json` is the run's own record: who it is (`rid`, `created_at`), the config as last accepted, its
+trials, and how far the run-level phases are. A workspace opened for reading writes nothing at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import config as configuration
+from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed
+from pipeline.config import Config, Trial
+from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
+from pipeline.fingerprints import Fingerprints, Known
+from pipeline.identity import differences
+from pipeline.manifest import Manifest, Stage
+from pipeline.paths import RunPaths, TrialPaths
+from pipeline.version import VERSION as TOOL_VERSION
+
+SCHEMA = "run.schema"
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of `run.json`."""
+
+    rid: str
+    created_at: str
+    tool_version: str
+    config_sha256: str
+    config: Mapping[str, Any]
+    sources_base: str
+    trials: tuple[str, ...]
+    stages: Mapping[str, Stage]
+
+    def save(self, path: Path) -> None:
+        """Write the record, whole or not at all; nothing when it would not change."""
+        document = sealed.sealed(
+            {
+                **{key: value for key, value in vars(self).items() if key not in ("stages", "trials")},
+                "schema_version": RECORD_VERSION,
+                "trials": list(self.trials),
+                "stages": {name: stage.as_json() for name, stage in self.stages.items()},
+            }
+        )
+        found = schema.problems(document, SCHEMA)
+        if found:
+            raise ValueError(f"would write an invalid run record: {'; '.join(found)}")  # a bug here
+        data = jsonl.dumps_pretty(document)
+        try:
+            if disk.read_bytes(path) == data:
+                return
+        except FileNotFoundError:
+            pass
+        disk.write_bytes(path, data)
+
+
+def read_record(path: Path) -> Record:
+    """The record at *path*. Raises FileNotFoundError, UnreadableFile, FutureVersion or DamagedArtifact."""
+    document = jsonl.read_document(path)
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > RECORD_VERSION:
+        raise FutureVersion(
+            f"is of version {version}; this tool knows versions up to {RECORD_VERSION}.",
+            where=str(path),
+            kept="Nothing was written.",
+            hint="update trialmake, or use the version that wrote this run",
+        )
+    if not isinstance(document, dict) or not sealed.is_intact(document) or schema_problem(document):
+        raise DamagedArtifact("is not the record that was written (edited, or a damaged disk).", where=str(path))
+    keys = Record.__dataclass_fields__.keys() - {"stages", "trials"}
+    return Record(
+        **{key: document[key] for key in keys},
+        trials=tuple(document["trials"]),
+        stages={name: Stage.of(stage) for name, stage in document["stages"].items()},
+    )
+
+
+def schema_problem(document: Mapping[str, Any]) -> bool:
+    """Whether a sealed record lacks a key; its checksum says that a schema-checked writer wrote it."""
+    return any(key not in document for key in schema.load(SCHEMA)["required"])
+
+
+def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPaths]]:
+    """(created_at, paths) of every run that can be opened, oldest first."""
+    found = []
+    for run in paths.runs(experiments):
+        try:
+            found.append((read_record(run.record).created_at, run))
+        except (FileNotFoundError, DamagedArtifact):
+            continue  # half created, or damaged: it can still be named by its rid
+    return sorted(found, key=lambda entry: (entry[0], entry[1].rid))
+
+
+def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
+    """The error for a rid without a run; its hint lists the runs there are."""
+    there = ", ".join(run.rid for _, run in reversed(known_runs(experiments))) or "none yet"
+    return UnknownRun(
+        f"there is no run {rid!r} in {experiments}/.",
+        kept=f"Runs there are: {there}.",
+        hint=f"doit rid={rid} config=PATH starts it; doit resume rid=ONE_OF_THEM goes on with another",
+    )
+
+
+def create(run: RunPaths, config: Config, now: str) -> Record:
+    """Freeze *config* as the run's and write its record; the record comes last, so a run is whole or not there."""
+    text = configuration.frozen_text(config)
+    disk.make_folder(run.root)
+    disk.write_bytes(run.config, text)
+    record = Record(
+        rid=run.rid,
+        created_at=now,
+        tool_version=TOOL_VERSION,
+        config_sha256=hashlib.sha256(text).hexdigest(),
+        config=config.values,
+        sources_base=_relative(config.base, run.root),
+        trials=tuple(trial.slug for trial in config.trials),
+        stages={},
+    )
+    record.save(run.record)
+    return record
+
+
+class Workspace:
+    """The run at *paths*, opened. *readonly*: nothing reaches the disk through it."""
+
+    def __init__(
+        self,
+        run: RunPaths,
+        record: Record,
+        config: Config,
+        *,
+        readonly: bool,
+        known: Iterable[Known] = (),
+        deep: bool = False,
+        forced: frozenset[str] = frozenset(),
+    ) -> None:
+        self.paths = run
+        self.record = record
+        self.config = config
+        self.readonly = readonly
+        self.forced = forced
+        self.fingerprints = Fingerprints(run.root, known, deep=deep)
+        self._manifests: dict[str, Manifest] = {}
+        self._indexes: dict[str, tuple[str, parts.Index]] = {}
+
+    @property
+    def rid(self) -> str:
+        """The run's id."""
+        return self.record.rid
+
+    @cached_property
+    def trials(self) -> Mapping[str, Trial]:
+        """The trials by slug, in the order of the config."""
+        return {trial.slug: trial for trial in self.config.trials}
+
+    @cached_property
+    def config_changes(self) -> list[str]:
+        """How the frozen config differs from what the record last accepted."""
+        return differences(dict(self.record.config), dict(self.config.values))
+
+    def trial_paths(self, slug: str) -> TrialPaths:
+        """The files of trial *slug*."""
+        return self.paths.trial(slug)
+
+    def manifest(self, slug: str) -> Manifest:
+        """The trial's manifest; a new one, in memory, when there is none."""
+        if slug not in self._manifests:
+            try:
+                self._manifests[slug] = manifest.load(self.trial_paths(slug).manifest)
+            except FileNotFoundError:
+                self._manifests[slug] = Manifest.new(self.rid, self.trials[slug])
+        return self._manifests[slug]
+
+    def adopt_manifest(self, slug: str, opened: Manifest) -> None:
+        """Use *opened* from now on (an upgrade or a rebuilt one)."""
+        self._manifests[slug] = opened
+
+    def save_manifest(self, slug: str) -> None:
+        """Write the trial's manifest if it changed."""
+        assert not self.readonly
+        self.manifest(slug).save(self.trial_paths(slug).manifest)
+
+    def set_run_stage(self, name: str, stage: Stage) -> None:
+        """Record *stage* of a run-level phase in `run.json`."""
+        assert not self.readonly
+        self.record = replace(self.record, stages={**self.record.stages, name: stage})
+        self.record.save(self.paths.record)
+
+    def accept_config(self) -> None:
+        """Make the config as it stands the recorded one; called when every phase has been brought up to it."""
+        assert not self.readonly
+        digest = hashlib.sha256(disk.read_bytes(self.paths.config)).hexdigest()
+        self.record = replace(self.record, config=self.config.values, config_sha256=digest)
+        self.record.save(self.paths.record)
+
+    def index(self, slug: str) -> parts.Index | None:
+        """The trial's list of parts, None before build. Raises DamagedArtifact or UnreadableFile."""
+        path = self.trial_paths(slug).index
+        if fingerprints.kind(path) is None:
+            return None
+        digest = self.fingerprints.sha256(path)
+        cached = self._indexes.get(slug)
+        if cached is None or cached[0] != digest:
+            cached = self._indexes[slug] = (digest, parts.read(path))
+        return cached[1]
+
+    def ledger(self, slug: str, part: str) -> ledger.Ledger:
+        """The ledger of one part, read anew each time: another process may append to it."""
+        return ledger.read(self.trial_paths(slug).part(part).ledger)
+
+    def submitted(self, slug: str) -> bool:
+        """Whether any part of the trial may have been sent: an intent is enough, its outcome is asked later."""
+        results = self.trial_paths(slug).results
+        if not results.is_dir():
+            return False
+        return any((folder / "ledger.jsonl").exists() for folder in results.iterdir() if folder.is_dir())
+
+
+def open_run(
+    run: RunPaths,
+    *,
+    readonly: bool,
+    known: Iterable[Known] = (),
+    deep: bool = False,
+    forced: frozenset[str] = frozenset(),
+) -> Workspace:
+    """Open the run at *run*. Raises UnknownRun, ConfigError, FutureVersion, DamagedArtifact or Refused."""
+    try:
+        record = read_record(run.record)
+    except FileNotFoundError:
+        raise unknown_run(run.rid, run.root.parent) from None
+    if record.rid != run.rid:
+        raise Refused(
+            f"belongs to the run {record.rid!r}, but its folder is called {run.root.name!r}.",
+            where=str(run.record),
+            kept="Nothing was changed.",
+            hint=f"rename the folder back to run_{record.rid}: job ids are made from the run's id",
+        )
+    base = Path(os.path.normpath(run.root / record.sources_base))
+    try:
+        text = disk.read_bytes(run.config)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "the run's frozen config is gone.",
+            where=str(run.config),
+            kept="run.json still holds its values.",
+            hint="restore experiment.yaml from the archive or a backup",
+        ) from error
+    if hashlib.sha256(text).hexdigest() == record.config_sha256:
+        config = Config(record.config, base)  # what was checked when it was recorded
+    else:
+        config = configuration.read_frozen(run.config, base=base)
+    return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
+
+
+def _relative(base: Path, root: Path) -> str:
+    return Path(os.path.relpath(base.resolve(), root.resolve())).as_posix()
