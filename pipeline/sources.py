@@ -1,0 +1,299 @@
+"""Question files in their official formats, read into one kind of item.
+
+SQuAD v2 JSON, NQ-Open JSONL, TriviaQA JSON, and own rows as JSONL or CSV. Nothing is guessed: an
+item without a question, without a usable answer or with an id that stands there twice is an error
+that names the file and the line or the place in the document.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk, jsonl
+from pipeline.errors import DamagedArtifact, SourceError
+
+MAX_ID = 500  # characters; ids travel in every custom_id
+
+# Whose scoring rules apply when the config names none.
+BENCHMARKS = {
+    "squad_v2": "squad_v2",
+    "nq_open": "nq_open",
+    "triviaqa": "triviaqa",
+    "jsonl": "squad_v2",
+    "csv": "squad_v2",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. *context* is the passage of an open-book item, None for closed book."""
+
+    dataset: str
+    item_id: str
+    question: str
+    answers: tuple[str, ...]
+    benchmark: str
+    paragraph: str
+    title: str
+    context: str | None = None
+    unanswerable: bool = False
+
+    def row(self, cluster: str) -> dict[str, Any]:
+        """The prepared row; *cluster* says which unit its questions are not independent within."""
+        units = {"paragraph": self.paragraph, "title": self.title, "none": self.item_id}
+        row: dict[str, Any] = {
+            "answers": list(self.answers),
+            "benchmark": self.benchmark,
+            "cluster": units[cluster],
+            "dataset": self.dataset,
+            "id": self.item_id,
+            "question": self.question,
+        }
+        if self.context is not None:
+            row |= {"context": self.context, "is_unanswerable": self.unanswerable}
+        return row
+
+
+def read(path: Path, source: Mapping[str, Any]) -> Iterator[Item]:
+    """The items of one entry of the config's `sources`, in file order, at most its `limit`.
+
+    Raises SourceError for a file that is not there, not of its format, or holds a bad item.
+    """
+    seen: dict[str, str] = {}
+    for count, (place, item) in enumerate(_READERS[source["format"]](path, source)):
+        if count == source["limit"]:
+            return
+        _check(item, place)
+        if item.item_id in seen:
+            raise SourceError(
+                f"the item id {item.item_id!r} stands there twice (first: {seen[item.item_id]}).",
+                where=place,
+                hint="give every item an id of its own",
+            )
+        seen[item.item_id] = place
+        yield item
+
+
+def question_id(question: str) -> str:
+    """The id of a question whose format has none: 16 hex of sha256 of its NFC form."""
+    return hashlib.sha256(unicodedata.normalize("NFC", question).encode()).hexdigest()[:16]
+
+
+def _check(item: Item, place: str) -> None:
+    if not item.question.strip():
+        raise SourceError("the question is empty.", where=place, hint="write a question or remove the item")
+    if not item.item_id or len(item.item_id) > MAX_ID:
+        raise SourceError(f"the id must have 1 to {MAX_ID} characters.", where=place)
+    if not item.unanswerable and not any(answer.strip() for answer in item.answers):
+        raise SourceError(
+            "there is no answer.", where=place, hint="give at least one right answer, or mark it is_unanswerable: true"
+        )
+
+
+# --- official formats -----------------------------------------------------------------------------
+
+
+def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+    document = _document(path)
+    for d, article in enumerate(_list(document, "data", path)):
+        title = str(article.get("title", d))
+        for p, paragraph in enumerate(_list(article, "paragraphs", path)):
+            for q, entry in enumerate(_list(paragraph, "qas", path)):
+                place = f"{path} data[{d}].paragraphs[{p}].qas[{q}]"
+                with _explained(place):
+                    yield (
+                        place,
+                        Item(
+                            dataset=source["dataset"],
+                            item_id=_text(entry["id"]),
+                            question=_text(entry["question"]),
+                            answers=_unique(_text(answer["text"]) for answer in entry["answers"]),
+                            benchmark=_benchmark(source),
+                            paragraph=f"{title}/{p}",
+                            title=title,
+                            context=_text(paragraph["context"]),
+                            unanswerable=bool(entry.get("is_impossible", False)),
+                        ),
+                    )
+
+
+def _nq_open(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+    asked: Counter[str] = Counter()
+    for place, row in _json_rows(path):
+        with _explained(place):
+            question = _text(row["question"])
+            item_id = question_id(question)
+            asked[item_id] += 1
+            if asked[item_id] > 1:  # the format has no ids, and its question may be repeated
+                item_id = f"{item_id}-{asked[item_id]}"
+            yield (
+                place,
+                _closed(source, item_id, question, _unique(_text(answer) for answer in row["answer"])),
+            )
+
+
+def _triviaqa(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+    for number, entry in enumerate(_list(_document(path), "Data", path)):
+        place = f"{path} Data[{number}]"
+        with _explained(place):
+            answer = entry["Answer"]
+            # The official scorer's golds; they are normalised again when they are compared.
+            aliases = answer.get("NormalizedAliases") or answer.get("Aliases") or [answer["Value"]]
+            golds = _unique(_text(gold) for gold in [*aliases, *answer.get("HumanAnswers", [])])
+            yield place, _closed(source, _text(entry["QuestionId"]), _text(entry["Question"]), golds)
+
+
+# --- own rows -------------------------------------------------------------------------------------
+
+
+def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+    for place, row in _json_rows(path):
+        with _explained(place):
+            yield place, _own_item(row, source)
+
+
+def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+    separator = source["answer_separator"]
+    try:
+        text = disk.read_bytes(path).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise _no_file(path) from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"is not UTF-8 ({error.reason} at byte {error.start}).", where=str(path)) from error
+    answers_name = source["fields"].get("answers", "answers")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            place = f"{path} line {reader.line_num}"
+            with _explained(place):
+                cells: dict[str, Any] = {key: value for key, value in row.items() if value not in (None, "")}
+                if answers_name in cells:
+                    cells[answers_name] = [part.strip() for part in cells[answers_name].split(separator)]
+                yield place, _own_item(cells, source)
+    except csv.Error as error:
+        raise SourceError(f"is not valid CSV ({error}).", where=f"{path} line {reader.line_num}") from error
+
+
+def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
+    names = source["fields"]
+
+    def cell(name: str, default: Any = None) -> Any:
+        return row.get(names.get(name, name), default)
+
+    question = _text(row[names.get("question", "question")])
+    item_id = cell("id")
+    item_id = question_id(question) if item_id is None else str(item_id) if isinstance(item_id, int) else _text(item_id)
+    answers = cell("answers", [])
+    context = cell("context")
+    return Item(
+        dataset=source["dataset"],
+        item_id=item_id,
+        question=question,
+        answers=_unique(_text(answer) for answer in ([answers] if isinstance(answers, str) else answers)),
+        benchmark=_benchmark(source),
+        paragraph=_text(
+            cell("cluster", hashlib.sha256(_text(context).encode()).hexdigest()[:16] if context else item_id)
+        ),
+        title=_text(cell("cluster", item_id)),
+        context=_text(context) if context is not None else None,
+        unanswerable=_flag(cell("is_unanswerable", False)),
+    )
+
+
+def _closed(source: Mapping[str, Any], item_id: str, question: str, answers: tuple[str, ...]) -> Item:
+    return Item(source["dataset"], item_id, question, answers, _benchmark(source), paragraph=item_id, title=item_id)
+
+
+# --- pieces ---------------------------------------------------------------------------------------
+
+
+class _explained:  # noqa: N801 - reads as a statement where it is used
+    """Turns a missing key or a value of the wrong kind into a SourceError that names the place."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, KeyError):
+            raise SourceError(f"the item has no {error.args[0]!r}.", where=self.place) from error
+        if isinstance(error, TypeError | AttributeError | ValueError):
+            raise SourceError(f"the item is not of its format ({error}).", where=self.place) from error
+
+
+def _document(path: Path) -> Any:
+    try:
+        return jsonl.loads(disk.read_bytes(path))
+    except FileNotFoundError as error:
+        raise _no_file(path) from error
+    except jsonl.BadJson as error:
+        raise SourceError(f"{error}.", where=str(path), hint="check that this is the official file") from error
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        for line in jsonl.lines(path):
+            place = f"{path} line {line.number}"
+            try:
+                row = jsonl.loads_checked(line.data)
+            except jsonl.BadJson as error:
+                raise SourceError(f"{error}.", where=place) from error
+            if not isinstance(row, dict):
+                raise SourceError(f"holds a JSON {type(row).__name__}, not an object.", where=place)
+            yield place, row
+    except FileNotFoundError as error:
+        raise _no_file(path) from error
+    except DamagedArtifact as error:
+        raise SourceError(error.what, where=error.where) from error
+
+
+def _no_file(path: Path) -> SourceError:
+    return SourceError("there is no such question file.", where=str(path), hint="check `path` in the config's sources")
+
+
+def _list(document: Any, key: str, path: Path) -> list[Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(value, list):
+        raise SourceError(f"has no list {key!r} where the format has one.", where=str(path))
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {value!r}")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "false", "0", "no", ""):
+        return value.strip().lower() in ("true", "1", "yes")
+    raise TypeError(f"expected true or false, found {value!r}")
+
+
+def _unique(texts: Iterator[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
+def _benchmark(source: Mapping[str, Any]) -> str:
+    return source["benchmark"] or BENCHMARKS[source["format"]]
+
+
+_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Iterator[tuple[str, Item]]]] = {
+    "squad_v2": _squad,
+    "nq_open": _nq_open,
+    "triviaqa": _triviaqa,
+    "jsonl": _own_jsonl,
+    "csv": _own_csv,
+}
