@@ -1,0 +1,78 @@
+"""Locks between processes: one writer per run, one pass of the queue at a time.
+
+flock, because it goes away with its process however that dies. A forked child would keep it alive,
+so children close their copies at once. The lock file holds who has it, for the message of the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline import disk, jsonl
+from pipeline.errors import RunLocked
+
+_held: set[int] = set()
+
+
+def _forget_in_child() -> None:
+    # Closing the child's copy leaves the parent's lock alone and lets it end with the parent.
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@contextmanager
+def only_writer(path: Path, what: str) -> Iterator[None]:
+    """Be the one writer of *what* for this block. Raises RunLocked naming the holder, at once."""
+    descriptor = _open(path)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunLocked(
+                f"another process works on {what}: {_holder(descriptor)}.",
+                where=str(path),
+                kept="Nothing was changed by this one.",
+                hint="wait until it ends, or stop it; then run the same command again",
+            ) from None
+        _held.add(descriptor)
+        me = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, jsonl.dumps(me) + b"\n", 0)
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Hold the lock at *path* for this block, waiting for whoever has it."""
+    descriptor = _open(path)
+    _held.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    disk.make_folder(path.parent)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        me = jsonl.loads(os.pread(descriptor, 4096, 0))
+        return f"process {me['pid']}, since {me['since']}"
+    except (jsonl.BadJson, KeyError, TypeError):
+        return "a process that has just started"

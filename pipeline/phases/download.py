@@ -1,0 +1,107 @@
+"""download: wait for the jobs, bring every answer home, and put the parts together.
+
+`results_combined.jsonl` is the parts' results in the index's order; `attempts.json` says what each
+part's submissions came to, from the ledgers, without times: the same history gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import disk, jsonl, parts
+from pipeline.errors import ContractBroken
+from pipeline.ledger import Ledger
+from pipeline.parts import Part
+from pipeline.paths import TrialPaths
+from pipeline.phases import Outcome, Output
+from pipeline.queue.drive import Queue, Work
+
+ATTEMPTS_VERSION = 1
+
+
+def download(queue: Queue, paths: TrialPaths) -> Outcome:
+    """Collect and combine; raises as the queue does, or ContractBroken when a part's rows are not what was asked."""
+    works = queue.download(paths.slug)
+    ledgers = {work.part.part: queue.workspace.ledger(paths.slug, work.part.part) for work in works}
+    conflicts = [work.error for work in works if work.error is not None]
+    if conflicts:
+        raise conflicts[0]
+    tallies = {}
+    entries = []
+    with disk.replacing(paths.combined) as combined:
+        for work in works:
+            succeeded, written = _append(work, combined)
+            tallies[work.part.part] = succeeded
+            entries.append(
+                {
+                    "job_key": work.part.part,
+                    "path": paths.relative(work.files.results),
+                    "size": written[0],
+                    "sha256": written[1],
+                    "rows": work.part.rows,
+                    "expected_rows": work.part.rows,
+                    "attempts": len(ledgers[work.part.part].attempts),
+                }
+            )
+    total = sum(work.part.rows for work in works)
+    if not any(tallies.values()):
+        raise ContractBroken(
+            f"all {total:,} rows of {paths.slug} failed; there is nothing to compare.",
+            where=str(paths.combined),
+            kept="The errors are in results_combined.jsonl, row by row.",
+            hint="look at the first error there; fix the config and start a new run",
+        )
+    document = {
+        "schema_version": ATTEMPTS_VERSION,
+        "parts": [_part(work.part, tallies[work.part.part], ledgers[work.part.part]) for work in works],
+    }
+    attempts = disk.write_bytes(paths.attempts, jsonl.dumps_pretty(document))
+    return Outcome(
+        {paths.combined: Output(combined.written, total), paths.attempts: Output(attempts)},
+        {"parts": entries, "combined_path": paths.relative(paths.combined), "n_results": total},
+    )
+
+
+def _append(work: Work, combined: disk.Replacement) -> tuple[int, tuple[int, str]]:
+    """Copy one part's results, checking their ids on the way; (rows with an answer, (size, sha256))."""
+    ids = parts.IdsDigest()
+    succeeded = 0
+    piece = disk.Digest()
+    for line in jsonl.lines(work.files.results):
+        row = jsonl.loads(line.data)
+        ids.add(row["custom_id"])
+        succeeded += "response" in row
+        data = line.data + b"\n"
+        piece.add(data)
+        combined.write(data)
+    if ids.hexdigest() != work.part.ids_sha256:
+        raise ContractBroken(
+            f"holds {ids.count:,} rows that are not the {work.part.rows:,} requests of {work.part.part}, in order.",
+            where=str(work.files.results),
+            kept="No combined file was written.",
+            hint="run the same command again: the part is rebuilt from its raw files",
+        )
+    return succeeded, (piece.size, piece.sha256)
+
+
+def _part(part: Part, succeeded: int, book: Ledger) -> dict[str, Any]:
+    return {
+        "part": part.part,
+        "temp": part.temp,
+        "condition": part.condition,
+        "rows": part.rows,
+        "succeeded": succeeded,
+        "failed": part.rows - succeeded,
+        "attempts": [
+            {
+                "attempt": attempt.number,
+                "job_id": attempt.job_id,
+                "model": attempt.model,
+                "rows": attempt.rows,
+                "state": attempt.state,
+                "counts": dict(attempt.counts),
+                "estimate": dict(attempt.estimate),
+            }
+            for attempt in book.attempts
+        ],
+    }

@@ -1,0 +1,81 @@
+"""What one submission of a part consists of: its ids, its exact request bytes, its estimate.
+
+Ids are functions of content: run, trial, part, attempt number, and a digest of the exact request
+bytes and the model. So a crash at any moment loses nothing that cannot be asked for again, and two
+different inputs never share an id. The run's name is cut to fit the provider's 63 characters; digest
+and suffix never are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline import disk, jsonl
+from pipeline.disk import Written
+from pipeline.parts import Part
+from pipeline.paths import TrialPaths
+from pipeline.providers.base import Submission
+
+PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
+_SLUG_LENGTH = 24  # characters of the run's name; 63 less prefix, digests, attempt and suffix
+_PLACE_DIGITS = 8
+_CONTENT_DIGITS = 12
+
+
+def run_prefix(rid: str) -> str:
+    """What the ids of every job and dataset of the run *rid* begin with."""
+    slug = re.sub(r"[^a-z0-9]+", "-", rid.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
+    return f"{PREFIX}-{slug or 'run'}-"
+
+
+def job_id(rid: str, trial: str, part: str, attempt: int, requests_sha256: str, model: str) -> str:
+    """The job's id; its datasets are called the same with `-in` and `-out`."""
+    # The full rid is in the digest: two long names may share the part of them that fits.
+    place = hashlib.sha256(f"{rid}\n{trial}\n{part}".encode()).hexdigest()[:_PLACE_DIGITS]
+    content = hashlib.sha256(f"{requests_sha256}\n{model}\n{attempt}".encode()).hexdigest()[:_CONTENT_DIGITS]
+    return f"{run_prefix(rid)}{place}-a{attempt}-{content}"
+
+
+def submission(
+    rid: str, paths: TrialPaths, part: Part, attempt: int, model: str, requests: Path, requests_sha256: str, rows: int
+) -> Submission:
+    """The submission of *requests* as attempt number *attempt* of *part*."""
+    name = job_id(rid, paths.slug, part.part, attempt, requests_sha256, model)
+    return Submission(
+        job_id=name,
+        input_dataset_id=f"{name}-in",
+        output_dataset_id=f"{name}-out",
+        requests=requests,
+        rows=rows,
+        model=model,
+        display_name=display_name(rid, paths, part, attempt),
+    )
+
+
+def display_name(rid: str, paths: TrialPaths, part: Part, attempt: int) -> str:
+    """What people see in the provider's console; at most 63 characters."""
+    return f"{rid} {paths.slug} {part.part} a{attempt}"[:63]
+
+
+def write_requests(paths: TrialPaths, part: Part, attempt: int, owed: Collection[str]) -> tuple[Path, Written]:
+    """Write the requests of *part* whose ids are *owed*, in their order, as the input of *attempt*."""
+    target = paths.part(part.part).attempt_requests(attempt)
+    disk.make_folder(target.parent)
+    with disk.replacing(target) as file:
+        for line in jsonl.lines(paths.part_requests(part.part)):
+            if jsonl.loads(line.data)["custom_id"] in owed:
+                file.write(line.data + b"\n")
+    return target, file.written
+
+
+def requests_of(paths: TrialPaths, part: Part, attempt: int) -> Path:
+    """The file attempt number *attempt* sends: the part itself, or the rows it still owed."""
+    return paths.part_requests(part.part) if attempt == 1 else paths.part(part.part).attempt_requests(attempt)
+
+
+def ids_of(path: Path) -> list[str]:
+    """The custom_ids of a file of requests, in order."""
+    return [jsonl.loads(line.data)["custom_id"] for line in jsonl.lines(path)]

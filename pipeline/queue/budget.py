@@ -1,0 +1,141 @@
+"""What a submission will cost, before it is made; the hard stop at `budget.max_usd`.
+
+Input tokens are estimated from the text (about four characters a token in English), output tokens
+from the limit that is sent. The provider's own counts replace the estimate as soon as a job ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import jsonl
+from pipeline.config import Config, Trial
+from pipeline.errors import BudgetExceeded
+from pipeline.ledger import Attempt
+
+CHARS_PER_TOKEN = 4.0  # English prose under byte-pair encodings; 3.2 and 4.8 bound most texts
+_LOW, _HIGH = 4.8, 3.2
+_MESSAGE_TOKENS = 4  # what a chat template adds per message
+_UNKNOWN_LIMIT = 512  # output tokens assumed where no limit is sent
+_TYPICAL_SHARE = 0.3  # of the limit; short answers rarely use it all
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per token of one model in batch mode; None where the price is not known."""
+
+    input: float | None
+    output: float | None
+    cached: float | None
+
+    @classmethod
+    def of(cls, config: Config, trial: Trial) -> Price:
+        """The batch price of the trial's model by the config; the emulator is free."""
+        if config["provider"] == "emulator" and not _listed(config, trial):
+            return cls(0.0, 0.0, 0.0)
+        listed = _listed(config, trial)
+        if listed is None:
+            return cls(None, None, None)
+        prices = config["prices"]
+        share = (1 - prices["batch_discount"]) / 1e6
+        input_price = listed["input_per_mtok"] * share
+        return cls(input_price, listed["output_per_mtok"] * share, input_price * (1 - prices["cached_discount"]))
+
+    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float | None:
+        """The cost of these tokens, cached ones being part of the input; None when the price is not known."""
+        if self.input is None or self.output is None or self.cached is None:
+            return None
+        return (input_tokens - cached_tokens) * self.input + cached_tokens * self.cached + output_tokens * self.output
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Tokens of a file of requests: input (low, expected, high), output expected and at most."""
+
+    rows: int
+    input_low: int
+    input_tokens: int
+    input_high: int
+    output_expected: int
+    output_tokens: int
+
+    def usd(self, price: Price) -> tuple[float, float, float] | None:
+        """(low, expected, high) in US dollars; None when the price is not known."""
+        low = price.usd(self.input_low, 0)
+        expected = price.usd(self.input_tokens, self.output_expected)
+        high = price.usd(self.input_high, self.output_tokens)
+        return None if low is None or expected is None or high is None else (low, expected, high)
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+NOTHING = Estimate(0, 0, 0, 0, 0, 0)
+
+
+def estimate(requests: Path) -> Estimate:
+    """Tokens that the requests in *requests* will use, from their text and limits."""
+    rows = chars = messages = expected = limit_sum = 0
+    for line in jsonl.lines(requests):
+        body = jsonl.loads(line.data)["body"]
+        rows += 1
+        messages += len(body["messages"])
+        chars += sum(len(message["content"]) for message in body["messages"])
+        limit = body.get("max_tokens", _UNKNOWN_LIMIT)
+        limit_sum += limit
+        expected += max(1, int(limit * _TYPICAL_SHARE))
+    overhead = _MESSAGE_TOKENS * messages
+    low, typical, high = (int(chars / rate) + overhead for rate in (_LOW, CHARS_PER_TOKEN, _HIGH))
+    return Estimate(rows, low, typical, high, expected, limit_sum)
+
+
+def ledger_estimate(planned: Estimate, price: Price) -> dict[str, Any]:
+    """What the intent keeps of an estimate: the most it may cost, which is what the budget counts."""
+    usd = planned.usd(price)
+    return {
+        "input_tokens": planned.input_high,
+        "output_tokens": planned.output_tokens,
+        "usd": None if usd is None else usd[2],
+    }
+
+
+def spent(attempt: Attempt, price: Price) -> float | None:
+    """What an attempt cost or may still cost: the provider's counts once it ended, else its estimate."""
+    counts: Mapping[str, int | None] = attempt.counts
+    if attempt.ended is not None and counts.get("input_tokens") is not None:
+        return price.usd(
+            counts["input_tokens"] or 0, counts.get("output_tokens") or 0, counts.get("cached_tokens") or 0
+        )
+    usd: float | None = attempt.estimate.get("usd")
+    return usd
+
+
+def check(config: Config, committed: Iterable[float | None], planned: float | None, what: str) -> None:
+    """Raise BudgetExceeded when *planned* on top of what is *committed* would pass `budget.max_usd`."""
+    limit = config["budget"]["max_usd"]
+    if limit is None:
+        return
+    so_far = list(committed)
+    if planned is None or None in so_far:
+        raise BudgetExceeded(
+            f"{what}: the price of its model is not known, so budget.max_usd = {limit:g} cannot be kept.",
+            kept="Nothing was sent for it. Results of running jobs are still collected.",
+            hint="add the model under prices.models, or remove budget.max_usd",
+        )
+    total = sum(usd for usd in so_far if usd is not None)
+    if total + planned > limit:
+        raise BudgetExceeded(
+            f"{what} may cost ${planned:,.4f}; with ${total:,.4f} spent and committed that passes "
+            f"budget.max_usd = ${limit:,.4f}.",
+            kept="Nothing was sent for it. Results of running jobs are still collected.",
+            hint="raise budget.max_usd in the run's experiment.yaml, then doit resume",
+        )
+
+
+def _listed(config: Config, trial: Trial) -> Mapping[str, float] | None:
+    models = config["prices"]["models"]
+    found: Mapping[str, float] | None = models.get(trial.model) or models.get(trial.alias)
+    return found

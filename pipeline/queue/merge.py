@@ -1,0 +1,230 @@
+"""From the raw files of a part's attempts to its `results.jsonl`: rows, not files, are what was paid for.
+
+Every row of every attempt counts: a success wins over an error, the earliest success wins, rows of
+jobs that ended early are kept. What cannot be used is named and kept aside: damaged lines, ids nobody
+asked for, and rows that one attempt answered twice with different content (neither is used). The
+result holds one line per request, in request order, whatever order the provider used; so the same
+answers give the same bytes however often the way there was interrupted.
+
+Answers are not held in memory, only where each one stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import disk, jsonl
+from pipeline.disk import Written
+from pipeline.errors import ContractBroken
+from pipeline.parts import IdsDigest, Part
+from pipeline.paths import PartPaths
+from pipeline.providers.rows import BadRow, Row
+
+ReadRow = Callable[[bytes], Row]
+
+# Answers of these codes will be the same next time; 408, 409, 425 and 429 may pass.
+_LASTING = range(400, 500)
+_PASSING = frozenset({408, 409, 425, 429})
+_TWICE = "answered twice with other content"
+_SHOWN = 1000  # bytes kept of a line above the limit
+
+
+class Place(NamedTuple):
+    """Where a line stands: file, line number (from 1), offset and length in bytes."""
+
+    path: Path
+    line: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last error the provider gave for a row."""
+
+    code: str | int | None
+    message: str
+
+    @property
+    def lasting(self) -> bool:
+        """Whether asking again would get the same answer."""
+        return isinstance(self.code, int) and self.code in _LASTING and self.code not in _PASSING
+
+
+@dataclass
+class Tally:
+    """What is known of every row of a part. *asked* counts the attempts that asked for a row and ended."""
+
+    answers: dict[str, Place] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    conflicts: set[str] = field(default_factory=set)
+    unusable: list[dict[str, Any]] = field(default_factory=list)
+
+    def owed(self, ids: Sequence[str]) -> list[str]:
+        """The rows, in request order, that have no answer and no lasting refusal."""
+        return [
+            name
+            for name in ids
+            if name not in self.answers and not (name in self.failures and self.failures[name].lasting)
+        ]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A part's results as they were put in place."""
+
+    written: Written
+    rows: int
+    succeeded: int
+    failed: int
+
+
+def tally(paths: PartPaths, ids: Sequence[str], attempts: Mapping[int, Sequence[str]], read_row: ReadRow) -> Tally:
+    """Count the rows of *attempts* (number -> the ids it asked for) of a part with *ids*, oldest attempt first."""
+    result = Tally()
+    known = set(ids)
+    for number in sorted(attempts):
+        for name in attempts[number]:
+            result.asked[name] = result.asked.get(name, 0) + 1
+        _tally_attempt(result, number, raw_files(paths.attempt(number)), known, read_row)
+    return result
+
+
+def raw_files(folder: Path) -> list[Path]:
+    """The provider's files of one attempt, successes before errors, in a fixed order."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_file() and path.name != "requests.jsonl"]
+    return sorted(
+        (path for path in found if not path.name.startswith(".")), key=lambda path: ("error" in path.name, path.name)
+    )
+
+
+def write_results(paths: PartPaths, part: Part, ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Merged:
+    """Put `results.jsonl` in place: one line per id, in order; rows without an answer say why."""
+    digest = IdsDigest()
+    succeeded = 0
+    streams: dict[Path, Any] = {}
+    try:
+        with disk.replacing(paths.results) as target:
+            for name in ids:
+                place = counted.answers.get(name)
+                if place is not None:
+                    if place.path not in streams:
+                        streams[place.path] = open(place.path, "rb")  # noqa: SIM115 - closed in finally
+                    streams[place.path].seek(place.offset)
+                    row = read_row(streams[place.path].read(place.length))
+                    line = {"custom_id": name, "response": row.response}
+                    succeeded += 1
+                else:
+                    line = {"custom_id": name, "error": _error(counted, name)}
+                target.write(jsonl.dumps(line) + b"\n")
+                digest.add(name)
+            if digest.hexdigest() != part.ids_sha256:
+                raise ContractBroken(
+                    f"the ids of {part.part} are not those the index lists.",
+                    where=str(paths.root),
+                    kept="Raw files and ledger are as they were; no results were written.",
+                    hint="doit forget build && doit, if nothing was submitted; else restore batch_inputs/",
+                )
+    finally:
+        for stream in streams.values():
+            stream.close()
+    _keep_aside(paths, counted.unusable)
+    return Merged(target.written, len(ids), succeeded, len(ids) - succeeded)
+
+
+def verify(path: Path, part: Part) -> int | None:
+    """How many rows of a part's results have an answer; None when the file is not those results, whole and in order."""
+    ids = IdsDigest()
+    succeeded = 0
+    try:
+        for line in jsonl.lines(path):
+            row = jsonl.loads(line.data)
+            ids.add(row["custom_id"])
+            succeeded += "response" in row
+    except (FileNotFoundError, jsonl.BadJson, KeyError, TypeError, AttributeError):
+        return None
+    return succeeded if ids.hexdigest() == part.ids_sha256 else None
+
+
+def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str], read_row: ReadRow) -> None:
+    """Fold one attempt's rows in. Within an attempt the same id with other content is used from neither row."""
+    answers: dict[str, Place] = {}
+    failures: dict[str, Failure] = {}
+    conflicts: set[str] = set()
+    for path in files:
+        for place, data in _places(path):
+            try:
+                row = read_row(data)
+            except BadRow as error:
+                result.unusable.append(_unusable(number, place, str(error), data))
+                continue
+            name = row.custom_id
+            if name not in known:
+                result.unusable.append(_unusable(number, place, "an id nobody asked for", data))
+            elif row.response is None:
+                assert row.error is not None
+                failures[name] = Failure(row.error.get("code"), str(row.error.get("message", "")))
+            elif name not in answers:
+                answers[name] = place
+            elif _content(answers[name], read_row) != row.response:
+                if name not in conflicts:
+                    result.unusable.append(_unusable(number, answers[name], _TWICE, _read(answers[name])))
+                conflicts.add(name)
+                result.unusable.append(_unusable(number, place, _TWICE, data))
+    for name in conflicts:
+        del answers[name]
+        failures.setdefault(name, Failure("conflict", "the provider answered twice with different content"))
+    result.conflicts = (result.conflicts | conflicts) - (answers.keys() | result.answers.keys())
+    result.failures.update({name: failure for name, failure in failures.items() if name not in answers})
+    for name, place in answers.items():
+        result.answers.setdefault(name, place)
+
+
+def _places(path: Path) -> Iterator[tuple[Place, bytes]]:
+    """Every non-blank line with its place; of a line above the limit, its first bytes (they will not parse)."""
+    offset = number = 0
+    with disk.readable(path), open(path, "rb", buffering=disk.READ_BLOCK) as stream:
+        while data := stream.readline(jsonl.MAX_LINE + 1):
+            number += 1
+            length = len(data)
+            if length > jsonl.MAX_LINE:
+                while (more := stream.readline(jsonl.MAX_LINE)) and not more.endswith(b"\n"):
+                    length += len(more)
+                length += len(more)
+                data = data[:_SHOWN] + b"..."
+            if data.strip():
+                yield Place(path, number, offset, length), data
+            offset += length
+
+
+def _content(place: Place, read_row: ReadRow) -> Any:
+    return read_row(_read(place)).response
+
+
+def _read(place: Place) -> bytes:
+    with disk.readable(place.path), open(place.path, "rb") as stream:
+        stream.seek(place.offset)
+        return stream.read(place.length)
+
+
+def _error(counted: Tally, name: str) -> dict[str, Any]:
+    failure = counted.failures.get(name) or Failure("missing", "the provider returned no row for this request")
+    return {"code": failure.code, "message": failure.message, "attempts": counted.asked.get(name, 0)}
+
+
+def _unusable(attempt: int, place: Place, reason: str, data: bytes) -> dict[str, Any]:
+    text = data.rstrip(b"\r\n").decode(errors="backslashreplace")
+    return {"attempt": attempt, "file": place.path.name, "line": place.line, "reason": reason, "raw": text}
+
+
+def _keep_aside(paths: PartPaths, unusable: list[dict[str, Any]]) -> None:
+    if unusable:
+        disk.write_bytes(paths.conflicts, b"".join(jsonl.dumps(entry) + b"\n" for entry in unusable))
+    elif paths.conflicts.exists():
+        disk.remove(paths.conflicts)
