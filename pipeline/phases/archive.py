@@ -1,0 +1,59 @@
+"""archive: artifacts, frozen config and raw files in one `.tar.gz`, with checksums of each.
+
+The same files give the same archive: entries in name order, no owner, no time, gzip without a time
+stamp. Manifest, ledgers, logs and databases stay outside: they are history, not results.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import disk
+from pipeline.fingerprints import Fingerprints
+from pipeline.parts import Index
+from pipeline.paths import RunPaths, TrialPaths
+from pipeline.phases import Outcome, Output
+
+_LEVEL = 6  # gzip's default; higher costs twice the time for a few percent
+
+
+def archive(run: RunPaths, paths: TrialPaths, index: Index, fingerprints: Fingerprints) -> Outcome:
+    """Write the archive and `SHA256SUMS`; raises FileNotFoundError when a listed artifact is gone."""
+    files = sorted(_files(run, paths, index), key=lambda path: path.as_posix())
+    disk.make_folder(paths.archive_folder)
+    with (
+        disk.replacing(paths.archive) as target,
+        gzip.GzipFile(filename="", mode="wb", fileobj=target.stream, compresslevel=_LEVEL, mtime=0) as packed,
+        tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in files:
+            entry = tarfile.TarInfo(f"run_{run.rid}/{path.relative_to(run.root).as_posix()}")
+            entry.mode = 0o644
+            with disk.readable(path), open(path, "rb") as stream:
+                entry.size = path.stat().st_size
+                tar.addfile(entry, stream)
+    lines = [f"{fingerprints.sha256(path)}  {path.relative_to(run.root).as_posix()}\n" for path in files]
+    lines.append(f"{target.written.sha256}  {paths.archive.relative_to(run.root).as_posix()}\n")
+    sums = disk.write_bytes(paths.checksums, "".join(lines).encode())
+    return Outcome(
+        {paths.archive: Output(target.written), paths.checksums: Output(sums, len(lines))},
+        {"archive": paths.relative(paths.archive), "files": len(files)},
+    )
+
+
+def _files(run: RunPaths, paths: TrialPaths, index: Index) -> Iterator[Path]:
+    yield from (run.config, run.closed_book, run.open_book, paths.index, paths.attempts, paths.combined)
+    yield from (paths.predictions, paths.usage, paths.scores, paths.significance, paths.costs)
+    yield from (paths.report_md, paths.report_html)
+    yield from sorted(paths.figures.glob("*.svg"))
+    for part in index.parts:
+        files = paths.part(part.part)
+        yield paths.part_requests(part.part)
+        yield files.results
+        for extra in (files.output_ids, files.conflicts):
+            if extra.is_file():
+                yield extra
+        yield from sorted(path for path in files.root.glob("a[0-9]*/*") if path.is_file())

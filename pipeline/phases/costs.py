@@ -1,0 +1,190 @@
+"""costs: what the trial's tokens cost, priced once and in one place, with everything unknown said so.
+
+A row without token counts is unpriced and counted, not free; an unknown price gives `usd: null` and a
+reason. Money that went into attempts whose rows were not used (errors, expired jobs, duplicates) is
+the difference between the provider's own counts and the rows that count.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import custom_id, disk, jsonl, schema
+from pipeline.config import Config, Trial
+from pipeline.errors import DamagedArtifact
+from pipeline.identity import FORMATS
+from pipeline.paths import TrialPaths
+from pipeline.phases import Outcome, Output
+from pipeline.phases.parse import unguard
+from pipeline.queue.budget import Price
+
+SCHEMA = "costs.schema"
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
+
+
+def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
+    """Write `costs.json`. Raises DamagedArtifact when an input is not what its phase wrote."""
+    price = Price.of(config, trial)
+    totals: dict[str, dict[str, int]] = defaultdict(_empty)
+    for row in _rows(paths.usage):
+        request = custom_id.split(unguard(row["custom_id"]))
+        for key in ("all", f"condition/{request.condition}", f"temp/{request.temp}/{request.condition}"):
+            _count(totals[key], row)
+    attempts = jsonl.read_document(paths.attempts)
+    document = {
+        **_money(totals["all"], price),
+        "schema_version": FORMATS["costs"],
+        "usage_source": {"type": "predictions", "path": paths.relative(paths.usage)},
+        "batch_discount_applied": config["prices"]["batch_discount"] > 0,
+        "pricing": _pricing(config, trial, price),
+        "conditions": {
+            condition: _money(totals[f"condition/{condition}"], price) for condition in sorted(trial.conditions)
+        },
+        "temps": {
+            format(temp, "g"): {
+                condition: _money(totals[f"temp/{custom_id.temperature_text(temp)}/{condition}"], price)
+                for condition in sorted(trial.conditions)
+            }
+            for temp in trial.temperatures
+        },
+        "parts": [_part(part, price) for part in attempts["parts"]],
+        "attempts": _attempts(attempts, totals["all"], price),
+    }
+    _per_item(document, paths.scores)
+    found = schema.problems(document, SCHEMA)
+    if found:
+        raise ValueError(f"would write an invalid costs.json: {'; '.join(found)}")  # a bug here, never bad input
+    written = disk.write_bytes(paths.costs, jsonl.dumps_pretty(document))
+    return Outcome(
+        {paths.costs: Output(written)},
+        {
+            "costs_json": paths.relative(paths.costs),
+            "provider": config["provider"],
+            "pricing_key": document["pricing"]["model_key"],
+            "usd": document["usd"],
+        },
+    )
+
+
+def _empty() -> dict[str, int]:
+    return dict.fromkeys((*_TOKENS, "rows", "priced_rows", "unpriced_rows"), 0)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
+        try:
+            yield from csv.DictReader(stream, strict=True)
+        except csv.Error as error:
+            raise DamagedArtifact(f"is not the CSV that was written ({error}).", where=str(path)) from error
+
+
+def _count(total: dict[str, int], row: Mapping[str, str]) -> None:
+    total["rows"] += 1
+    counted = row["prompt_tokens"] != "" and row["completion_tokens"] != ""
+    total["priced_rows" if counted else "unpriced_rows"] += 1
+    for name in _TOKENS:
+        total[name] += int(row[name] or 0)
+
+
+def _money(total: Mapping[str, int], price: Price) -> dict[str, Any]:
+    """Tokens and US dollars of some rows, under the names people know."""
+    usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
+    return {
+        "prompt_tokens": total["prompt_tokens"],
+        "completion_tokens": total["completion_tokens"],
+        "total_tokens": total["total_tokens"],
+        "cached_tokens": total["cached_tokens"],
+        "usage_records": total["priced_rows"],
+        "unpriced_rows": total["unpriced_rows"],
+        "usd": _usd(usd),
+    }
+
+
+def _pricing(config: Config, trial: Trial, price: Price) -> dict[str, Any]:
+    prices = config["prices"]["models"]
+    key = next((name for name in (trial.model, trial.alias) if name in prices), None)
+    known = price.input is not None
+    reason = None
+    if key is None:
+        reason = "the emulator is free" if known else f"no price for {trial.model!r} under prices.models"
+    return {
+        "provider": config["provider"],
+        "model_key": key or trial.model,
+        "input_rate_per_mtok": prices[key]["input_per_mtok"] if key else (0.0 if known else None),
+        "output_rate_per_mtok": prices[key]["output_per_mtok"] if key else (0.0 if known else None),
+        "rate_type": "list price per million tokens, before discounts",
+        "table_found": key is not None,
+        "use_batch_api": True,
+        "batch_discount": config["prices"]["batch_discount"],
+        "cached_discount": config["prices"]["cached_discount"],
+        "reason": reason,
+    }
+
+
+def _part(part: Mapping[str, Any], price: Price) -> dict[str, Any]:
+    provider = [attempt["counts"] for attempt in part["attempts"]]
+    said = [counts for counts in provider if counts.get("input_tokens") is not None]
+    usd = [price.usd(c["input_tokens"], c.get("output_tokens") or 0, c.get("cached_tokens") or 0) for c in said]
+    return {
+        "part": part["part"],
+        "attempts": len(part["attempts"]),
+        "rows": part["rows"],
+        "failed": part["failed"],
+        "provider_input_tokens": sum(c["input_tokens"] for c in said) if said else None,
+        "provider_output_tokens": sum(c.get("output_tokens") or 0 for c in said) if said else None,
+        "usd": _usd(sum(value for value in usd if value is not None)) if said and None not in usd else None,
+    }
+
+
+def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Price) -> dict[str, Any]:
+    """Estimate against actual against the provider's own counts, and what bought no row that counts."""
+    every = [attempt for part in attempts["parts"] for attempt in part["attempts"]]
+    estimates = [attempt["estimate"]["usd"] for attempt in every]
+    counts = [attempt["counts"] for attempt in every]
+    known = bool(counts) and all(count.get("input_tokens") is not None for count in counts)
+    provider = (
+        {
+            "input_tokens": sum(count["input_tokens"] for count in counts),
+            "output_tokens": sum(count.get("output_tokens") or 0 for count in counts),
+            "cached_tokens": sum(count.get("cached_tokens") or 0 for count in counts),
+        }
+        if known
+        else None
+    )
+    provider_usd = price.usd(*provider.values()) if provider else None
+    rows_usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
+    wasted = None if provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
+    return {
+        "submissions": len(every),
+        "estimated_usd_at_most": _usd(sum(estimates)) if estimates and None not in estimates else None,
+        "provider_counts": provider,
+        "provider_usd": _usd(provider_usd),
+        "spent_on_unused_rows_usd": _usd(wasted),
+    }
+
+
+def _per_item(document: dict[str, Any], scores: Path) -> None:
+    """Cost per item and per correct answer of each condition: expected correct samples from the scores."""
+    items: dict[str, set[str]] = defaultdict(set)
+    correct: dict[str, float] = defaultdict(float)
+    for row in _rows(scores):
+        items[row["condition"]].add(row["item_key"])
+        if row["em"]:
+            correct[row["condition"]] += float(row["em"]) * (int(row["n_samples"]) - int(row["n_missing"]))
+    for condition, block in document["conditions"].items():
+        usd = block["usd"]
+        block["items"] = len(items[condition])
+        block["correct_answers"] = round(correct[condition], 6)
+        block["usd_per_item"] = _usd(usd / len(items[condition])) if usd is not None and items[condition] else None
+        block["usd_per_correct_answer"] = (
+            _usd(usd / correct[condition]) if usd is not None and correct[condition] else None
+        )
+
+
+def _usd(value: float | None) -> float | None:
+    """US dollars with six decimals, as `costs.json` always had them."""
+    return None if value is None else round(value, 6)
