@@ -1,0 +1,242 @@
+"""What each phase's task does: hands the phase its paths, settings and collaborators.
+
+Imported when a phase is about to run, and each phase module when it is that phase's turn, so that
+deciding and listing load none of pandas, SciPy, matplotlib or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline import config as configuration
+from pipeline import console
+from pipeline.errors import AuthError, Refused
+from pipeline.phases import Outcome, Output
+
+if TYPE_CHECKING:
+    from pipeline.emulator.config import Config as EmulatorConfig
+    from pipeline.parts import Index
+    from pipeline.providers.base import Provider
+    from pipeline.session import Session
+
+Action = Callable[["Session", str, Mapping[str, str]], Outcome]
+
+_EMULATOR_POLL = 0.1  # seconds; the emulator is local and quick
+_SERVICE_POLL = 30.0  # seconds; the service's own steps come on about 60 s ticks
+
+
+def _prepare(session: Session, _slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.prepare import prepare
+
+    return prepare(session.workspace.paths, session.workspace.config)
+
+
+def _build(session: Session, slug: str, inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.build import build
+
+    work = session.workspace
+    return build(
+        work.paths,
+        work.trial_paths(slug),
+        work.config,
+        work.trials[slug],
+        settings=session.settings("build", slug),
+        inputs=inputs,
+        submitted=_submitted(session, slug),
+    )
+
+
+def _submit(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.submit import submit
+
+    return submit(session.queue, slug)
+
+
+def _download(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.download import download
+
+    return download(session.queue, session.workspace.trial_paths(slug))
+
+
+def _parse(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.parse import parse
+
+    return parse(session.workspace.trial_paths(slug), _index(session, slug))
+
+
+def _score(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.score import score
+    from pipeline.scoring.response import ScoringSettings
+
+    run, trial = session.workspace.paths, session.workspace.trial_paths(slug)
+    settings = ScoringSettings.of(session.workspace.config["scoring"])
+    return score(trial.predictions, (run.closed_book, run.open_book), trial.scores, settings)
+
+
+def _stats(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.stats import stats
+    from pipeline.statistics.settings import StatisticsSettings
+
+    trial = session.workspace.trial_paths(slug)
+    control, *treatments = session.workspace.trials[slug].conditions
+    settings = StatisticsSettings.of(session.workspace.config["statistics"])
+    written, facts = stats(trial.scores, trial.significance, settings, control, treatments)
+    return Outcome(
+        {trial.significance: Output(written)}, {**facts, "significance_json": trial.relative(trial.significance)}
+    )
+
+
+def _costs(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.costs import costs
+
+    work = session.workspace
+    return costs(work.trial_paths(slug), work.config, work.trials[slug])
+
+
+def _report(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.report import report
+
+    work = session.workspace
+    return report(work.paths, work.trial_paths(slug), work.config, work.trials[slug], _index(session, slug))
+
+
+def _archive(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.archive import archive
+
+    work = session.workspace
+    return archive(work.paths, work.trial_paths(slug), _index(session, slug), work.fingerprints)
+
+
+def _run_index(session: Session, _slug: str, _inputs: Mapping[str, str]) -> Outcome:
+    from pipeline.phases.index import index
+
+    work = session.workspace
+    return index(work.paths, work.config, [work.trial_paths(slug) for slug in work.trials])
+
+
+ACTIONS: Mapping[str, Action] = {
+    "prepare": _prepare,
+    "build": _build,
+    "submit": _submit,
+    "download": _download,
+    "parse": _parse,
+    "score": _score,
+    "stats": _stats,
+    "costs": _costs,
+    "report": _report,
+    "archive": _archive,
+    "index": _run_index,
+}
+
+
+def make_queue(session: Session) -> Any:
+    """The run's queue with its provider (connected when first needed), output and stop request."""
+    from pipeline.providers.rows import read_row
+    from pipeline.queue.drive import Collaborators, Options, Queue
+
+    config = session.workspace.config
+    emulated = config["provider"] == "emulator"
+    poll = session.request.poll_seconds or config["queue"]["poll_seconds"]
+    return Queue(
+        session.workspace,
+        Collaborators(
+            connect=lambda: _connect(session),
+            read_row=read_row,
+            say=session.say,
+            check_stop=session.check_stop,
+            allow_spending=lambda usd, rows: _confirm(session, usd, rows),
+        ),
+        Options(
+            wait=session.request.wait,
+            requeue=session.request.requeue,
+            poll_seconds=poll or (_EMULATOR_POLL if emulated else _SERVICE_POLL),
+            trials=session.trials,
+        ),
+    )
+
+
+def _connect(session: Session) -> Provider:
+    from pipeline.emulator.config import DEFAULT_ACCOUNT
+    from pipeline.providers.fireworks import Fireworks
+
+    config = session.workspace.config
+    if config["provider"] == "emulator":
+        from pipeline.emulator.process import ensure
+
+        emulator = ensure(session.workspace.paths.emulator, _emulator_config(session))
+        session.at_close(emulator.close)
+        return Fireworks(
+            base_url=emulator.address.url,
+            key=configuration.emulator_key(),
+            account=DEFAULT_ACCOUNT,
+            endpoint=f"emulator:{emulator.address.store_id}",
+        )
+    variables = configuration.environment()
+    key = configuration.fireworks_key(variables)
+    if key is None:
+        raise AuthError(
+            "there is no FIREWORKS_API_KEY in the environment or .env.",
+            kept="Nothing was sent.",
+            hint="put FIREWORKS_API_KEY=... into .env beside experiment.yaml, or set provider: emulator",
+        )
+    return Fireworks(
+        base_url=config["fireworks"]["base_url"],
+        key=key,
+        account=configuration.fireworks_account(config, variables),
+        upload_threshold=config["fireworks"]["upload_threshold_bytes"],
+        ready_seconds=config["queue"]["dataset_deadline_minutes"] * 60,
+    )
+
+
+def _emulator_config(session: Session) -> EmulatorConfig:
+    from pipeline.emulator.config import Config, Replay
+
+    config = session.workspace.config
+    settings = config["emulator"]
+    return Config(
+        recorded=config.path(settings["recorded"]) if settings["recorded"] else None,
+        replay={
+            condition: Replay(config.path(entry["path"]), entry["system"])
+            for condition, entry in settings["replay"].items()
+        },
+        job_seconds=settings["job_seconds"],
+    )
+
+
+def _confirm(session: Session, usd: float | None, rows: int) -> None:
+    """Show what the submissions may cost; above the threshold ask, or want yes=1 where nobody can answer."""
+    price = "of unknown price" if usd is None else f"about ${usd:,.4f}"
+    session.say(f"to be submitted: {rows:,} requests, {price}")
+    threshold = session.workspace.config["budget"]["confirm_above_usd"]
+    if threshold is None or session.request.yes or (usd is not None and usd <= threshold):
+        return
+    if not console.can_ask():
+        raise Refused(
+            f"this would spend {price}, above budget.confirm_above_usd = {threshold:g}, and nobody can be asked here.",
+            kept="Nothing was sent.",
+            hint=f"doit resume rid={session.workspace.rid} yes=1",
+        )
+    if not console.ask(f"Spend {price}?"):
+        raise Refused("not confirmed.", kept="Nothing was sent.", hint=session.resume_command)
+
+
+def _submitted(session: Session, slug: str) -> dict[str, str]:
+    """part -> sha256 of what its first attempt sent, of every part that has an intent."""
+    work = session.workspace
+    results = work.trial_paths(slug).results
+    names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
+    books = {name: work.ledger(slug, name) for name in names}
+    return {name: book.attempts[0].requests_sha256 for name, book in books.items() if book.attempts}
+
+
+def _index(session: Session, slug: str) -> Index:
+    index = session.workspace.index(slug)
+    if index is None:
+        raise Refused(
+            "there is no list of parts.",
+            where=str(session.workspace.trial_paths(slug).index),
+            kept="Nothing was changed.",
+            hint=session.resume_command,
+        )
+    return index

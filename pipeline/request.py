@@ -1,0 +1,133 @@
+"""What one invocation asks for: the `name=value` words of the command line, checked.
+
+doit passes any `name=value` on and ignores names it does not know, so a mistyped `rdi=X` would
+silently mean the latest run. Here an unknown name or a value of the wrong kind is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import graph, paths
+from pipeline.errors import UsageError
+
+NAMES = (
+    "rid", "config", "force", "trial", "from", "to", "only", "wait", "verify", "yes", "limit", "requeue", "json", "poll"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """The choices of one invocation; None and empty mean: not chosen."""
+
+    rid: str | None = None
+    config: Path | None = None
+    forced: frozenset[str] = frozenset()
+    trials: str | None = None
+    phases: frozenset[str] = frozenset()
+    wait: bool = True
+    deep: bool = False
+    yes: bool = False
+    limit: int | None = None
+    requeue: str | None = None
+    json: bool = False
+    poll_seconds: float | None = None
+
+
+def parse(variables: Mapping[str, str]) -> Request:
+    """The request that *variables* make. Raises UsageError with the nearest valid spelling."""
+    for name in variables:
+        if name not in NAMES:
+            close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+            nearest = f"; did you mean {close[0]}=?" if close else ""
+            raise UsageError(f"there is no variable {name}={nearest}", hint=f"variables are: {', '.join(NAMES)}")
+    rid = variables.get("rid")
+    if rid is not None and not paths.is_rid(rid):
+        raise UsageError(f"rid={rid}: a run's id has letters, digits, '.', '_' and '-' only, at most 64.")
+    config = variables.get("config")
+    return Request(
+        rid=rid,
+        config=Path(config) if config else None,
+        forced=frozenset(_phases(variables, "force", also=("all",))),
+        trials=variables.get("trial"),
+        phases=_selected(variables),
+        wait=_flag(variables, "wait", True),
+        deep=_choice(variables, "verify", ("deep",)) == "deep",
+        yes=_flag(variables, "yes", False),
+        limit=_number(variables, "limit"),
+        requeue=_choice(variables, "requeue", ("auto", "ask", "never")),
+        json=_flag(variables, "json", False),
+        poll_seconds=_seconds(variables, "poll"),
+    )
+
+
+def _selected(variables: Mapping[str, str]) -> frozenset[str]:
+    """The phases chosen by from=, to= and only=; empty when none of them is given."""
+    only = _phases(variables, "only")
+    names = graph.NAMES
+    start = _phases(variables, "from") or ([names[0]] if "to" in variables else [])
+    stop = _phases(variables, "to") or (["index"] if "from" in variables else [])
+    if len(start) > 1 or len(stop) > 1:
+        raise UsageError("from= and to= take one phase each.")
+    span = set(names[names.index(start[0]) : names.index(stop[0]) + 1]) if start and stop else set()
+    if start and stop and not span:
+        raise UsageError(f"from={start[0]} comes after to={stop[0]}.", hint=f"the order is: {', '.join(names)}")
+    if "to" not in variables:
+        span -= {"archive"}
+    return frozenset((span & set(only)) if span and only else span or only)
+
+
+def _phases(variables: Mapping[str, str], name: str, also: tuple[str, ...] = ()) -> list[str]:
+    words = [word.strip() for word in variables.get(name, "").split(",") if word.strip()]
+    allowed = (*graph.NAMES, *also)
+    for word in words:
+        if word not in allowed:
+            close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
+            nearest = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(
+                f"{name}={word}: there is no such phase{nearest}", hint=f"phases are: {', '.join(allowed)}"
+            )
+    return words
+
+
+def _flag(variables: Mapping[str, str], name: str, default: bool) -> bool:
+    text = variables.get(name)
+    if text is None:
+        return default
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise UsageError(f"{name}={text}: expected 1 or 0.")
+
+
+def _choice(variables: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    text = variables.get(name)
+    if text is not None and text not in allowed:
+        raise UsageError(f"{name}={text}: expected {' or '.join(allowed)}.")
+    return text
+
+
+def _number(variables: Mapping[str, str], name: str) -> int | None:
+    text = variables.get(name)
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{name}={text}: expected a whole number of at least 1.")
+    return int(text)
+
+
+def _seconds(variables: Mapping[str, str], name: str) -> float | None:
+    text = variables.get(name)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86400:
+        raise UsageError(f"{name}={text}: expected seconds, above 0.")
+    return seconds

@@ -1,0 +1,117 @@
+"""The run as doit sees it: one task per phase and trial, a group per phase.
+
+`file_dep` and `targets` are the artifacts of `graph.py`, `uptodate` is the decision of `done.py`, the
+action is the session's. The graph is the same on the first and on every later run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from doit.doit_cmd import get_var
+from doit.exceptions import TaskFailed
+
+from pipeline import console, doit_state, graph, request, session
+from pipeline.doit_state import Checker
+from pipeline.done import Skip
+from pipeline.errors import TrialmakeError
+from pipeline.session import Session
+
+
+class PhaseFailed(TaskFailed):  # type: ignore[misc] # doit ships no types
+    """A phase that did not finish, with the exit code its error asks for and no traceback."""
+
+    def __init__(self, error: TrialmakeError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+        self.kind = type(error).__name__
+
+    def get_msg(self) -> str:
+        """The error's own words."""
+        return str(self.message)
+
+
+def load() -> Session:
+    """The session of this invocation, opened for what the command is about to do (see `commands.py`)."""
+    if doit_state.session is None:
+        doit_state.session = session.open_for_reading(variables(), console.warn)
+    return doit_state.session
+
+
+def variables() -> request.Request:
+    """The `name=value` words of doit's command line, checked."""
+    return request.parse({name: value for name, value in _command_line().items() if value is not None})
+
+
+def doit_config(opened: Session) -> dict[str, Any]:
+    """doit's own settings for this run."""
+    default = [phase.name for phase, _ in opened.cells() if opened.request.phases or phase.by_default]
+    return {
+        "backend": "trialmake",
+        "reporter": "trialmake",
+        "dep_file": str(opened.workspace.paths.database),
+        "check_file_uptodate": Checker,
+        "default_tasks": list(dict.fromkeys(default)),
+        "continue": True,  # other trials go on when one fails
+        "forget_disable_default": True,
+        "verbosity": 2,
+    }
+
+
+def create(opened: Session) -> Iterator[dict[str, Any]]:
+    """Every task: cells of one phase are subtasks named after their trial, run-level phases plain tasks."""
+    for spec in graph.PHASES:
+        cells = [(phase, slug) for phase, slug in opened.cells() if phase is spec]
+        if not cells:
+            continue
+        if not spec.per_trial:
+            yield {"basename": spec.name, **_task(opened, spec, "")}
+            continue
+        yield {"basename": spec.name, "name": None, "doc": spec.doc, "uptodate": [_group(opened, spec, cells)]}
+        for _, slug in cells:
+            yield {"basename": spec.name, "name": slug, **_task(opened, spec, slug)}
+
+
+def _task(opened: Session, spec: graph.Phase, slug: str) -> dict[str, Any]:
+    question = opened.question(spec.name, slug)
+    known = {phase.name for phase, _ in opened.cells()}
+    return {
+        "doc": spec.doc,
+        "actions": [(_perform, [opened, spec.name, slug])],
+        "file_dep": [str(path) for path in question.inputs],
+        "targets": [str(path) for path in question.targets],
+        "task_dep": [f"{name}:{slug}" if spec.per_trial else name for name in spec.after if name in known],
+        "uptodate": [_current(opened, spec.name, slug)],
+        "io": {"capture": False},  # progress is shown as it comes; captured output mixes under threads
+    }
+
+
+def _perform(opened: Session, phase: str, slug: str) -> dict[str, Any] | PhaseFailed:
+    try:
+        return opened.perform(phase, slug)
+    except TrialmakeError as error:
+        return PhaseFailed(error)
+
+
+def _current(opened: Session, phase: str, slug: str) -> Callable[[], bool]:
+    def current() -> bool:
+        return isinstance(opened.decide(phase, slug), Skip)
+
+    return current
+
+
+def _group(opened: Session, spec: graph.Phase, cells: list[tuple[graph.Phase, str]]) -> Callable[[], bool]:
+    def current() -> bool:
+        # While tasks run, a group has nothing to do itself; asked only by `list`, it speaks for its subtasks.
+        return not opened.readonly or all(isinstance(opened.decide(spec.name, slug), Skip) for _, slug in cells)
+
+    return current
+
+
+def _command_line() -> Mapping[str, str]:
+    # doit keeps the words privately and hands them out by name; unknown names must be seen too.
+    from doit import doit_cmd
+
+    words: Mapping[str, str] | None = doit_cmd._CMDLINE_VARS
+    return words if words is not None else {name: get_var(name) for name in request.NAMES}
