@@ -139,7 +139,7 @@ class Provider(Protocol):
         The adopted job may be in any phase, ended or GONE too: it is this attempt's one job. Waits
         until the input dataset is ready; raises NotReady when that takes too long (nothing is
         spent, calling again goes on), QuotaFull when the account runs too many jobs, IdTaken when
-        something else has one of the ids.
+        something else has one of the ids, Refused when only a person can tell whose job it is.
         """
 
     def find(self, job_id: str) -> Job | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import disk, paths
-from pipeline.errors import ConfigError, Unreachable
+from pipeline.errors import ConfigError, Refused, Unreachable
 from pipeline.providers import resources
 from pipeline.providers.account import DATASETS, JOBS, NOTHING_SPENT, Account
 from pipeline.providers.base import Accepted, Binding, Capabilities, Dataset, IdTaken, Job, Submission
@@ -188,21 +188,25 @@ class Fireworks:
     def _ours(self, fields: Fields, submission: Submission) -> Job:
         """The job, when it asks for what *submission* asks. A field the service leaves out proves nothing."""
         job = resources.job(fields)
-        wanted = {
-            "model": (job.model, submission.model),
-            "input": (job.input_dataset_id, submission.input_dataset_id),
-            "output": (job.output_dataset_id, submission.output_dataset_id),
-        }
-        other = [
-            f"{what} {there!r} instead of {ours!r}"
-            for what, (there, ours) in wanted.items()
-            if there and there != ours and not there.endswith(f"/{ours}")
-        ]
-        if other:
-            raise IdTaken(
-                f"job {submission.job_id} is there already and is another one: {', '.join(other)}.",
-                kept="It was neither adopted nor changed, and no other job was created.",
-                hint="let a new attempt use new ids, or see whose job it is",
+        kept = "It was neither adopted nor changed, and no other job was created."
+        for what, there, ours in (
+            ("reads dataset", job.input_dataset_id, submission.input_dataset_id),
+            ("writes dataset", job.output_dataset_id, submission.output_dataset_id),
+        ):
+            if there and there != ours:
+                raise IdTaken(
+                    f"job {submission.job_id} is there already and {what} {there}, not {ours}.",
+                    kept=kept,
+                    hint="let a new attempt use new ids, or see whose job it is",
+                )
+        if job.model and job.model != submission.model and not job.model.endswith(f"/{submission.model}"):
+            # The ids hold a digest of the model and match. So this is likely our job with the model under
+            # another name, and asking for a new attempt would pay for it twice: a person decides.
+            raise Refused(
+                f"job {submission.job_id} is there with our data sets, but with model {job.model}, "
+                f"not {submission.model}.",
+                kept=kept,
+                hint="if both names mean one model, use the service's in experiment.yaml; else delete that job",
             )
         return replace(job, job_id=submission.job_id)
 

@@ -25,6 +25,7 @@ _NO_REASON = "the service gave neither an answer nor a reason"
 
 _SPACED_KEY_END = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
 _BIG = float(2**63)
+_BOM = b"\xef\xbb\xbf"
 
 
 class BadRow(ValueError):
@@ -41,7 +42,8 @@ class Row:
 
 
 def read_row(line: bytes) -> Row:
-    """The row in *line*. Raises BadRow for anything but a strict JSON object with an id."""
+    """The row in *line*, a line end or a BOM aside. Raises BadRow for anything but a strict JSON object with an id."""
+    line = line.removeprefix(_BOM).strip(b" \t\r\n")
     try:
         value = jsonl.loads(line)
         if _suspicious(line, value):
@@ -117,7 +119,7 @@ def _suspicious(line: bytes, value: Any) -> bool:
             todo += item.values()
         elif isinstance(item, list):
             todo += item
-        elif isinstance(item, float) and not -_BIG <= item < _BIG:
+        elif isinstance(item, float) and not -_BIG < item < _BIG:
             return True
     return keys != _written_keys(line)
 
