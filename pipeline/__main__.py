@@ -1,30 +1,129 @@
-"""`python -m pipeline COMMAND`: what is not a build. Broad handlers live here only."""
+"""`python -m pipeline COMMAND`: what is not a build. The broad handler of this file is the program's outermost edge."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from pipeline import console
-from pipeline.errors import EXIT_ERROR, TrialmakeError
+from pipeline import console, jsonl
+from pipeline.errors import EXIT_DONE, EXIT_ERROR, EXIT_SIGINT, TrialmakeError
+from pipeline.request import Request
+
+Chosen = argparse.Namespace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of its error, or 0."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs; run the emulator.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("emulate", add_help=False, help="run the emulator by hand")
-    chosen, rest = parser.parse_known_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    chosen, rest = _parser().parse_known_args([word for word in given if word != "--debug"])
+    if rest and chosen.command != "emulate":
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    chosen.rest = rest
     try:
-        if chosen.command == "emulate":
-            from pipeline.emulator.server import main as emulate
-
-            return int(emulate(rest))
+        return int(chosen.run(chosen) or EXIT_DONE)
     except TrialmakeError as error:
         console.warn(f"ERROR: {error}")
         return error.exit_code
-    return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    except BrokenPipeError:
+        return EXIT_ERROR  # `... | head`: the reader has gone
+    except Exception as error:  # noqa: BLE001 - the outermost edge: one line, the traceback on request
+        console.warn(f"ERROR: {type(error).__name__}: {error}\nThis is a bug; --debug shows where.")
+        if debug:
+            traceback.print_exc()
+        return EXIT_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs; plan; run the emulator.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Chosen], int | None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="a JSON document instead of text")
+        return added
+
+    command("runs", _runs, "list the runs there are, newest first")
+    command("status", _status, "how far a run is, phase by phase").add_argument("rid", nargs="?")
+    explain = command("explain", _explain, "why each phase is current or not")
+    explain.add_argument("rid", nargs="?")
+    explain.add_argument("phase", nargs="?")
+    explain.add_argument("trial", nargs="?")
+    command("plan", _plan, "what would run and why, what would be sent and cost").add_argument("rid", nargs="?")
+    manifest = command("manifest", _manifest, "check a manifest, or bring it up to date")
+    manifest.add_argument("action", choices=["check", "migrate"])
+    manifest.add_argument("path")
+    emulate = commands.add_parser("emulate", add_help=False, help="run the emulator by hand")
+    emulate.set_defaults(run=_emulate)
+    return parser
+
+
+def _show(chosen: Chosen, document: Any, text: Iterable[str]) -> None:
+    if chosen.json:
+        console.say(jsonl.dumps_pretty(document).decode().rstrip())
+    else:
+        for line in text:
+            console.say(line)
+
+
+def _runs(chosen: Chosen) -> None:
+    from pipeline import views
+
+    found = views.runs()
+    _show(chosen, found, views.runs_text(found))
+
+
+def _status(chosen: Chosen) -> None:
+    from pipeline import views
+
+    document = views.status(_session(chosen.rid))
+    _show(chosen, document, views.status_text(document))
+
+
+def _explain(chosen: Chosen) -> None:
+    from pipeline import views
+
+    explained = views.explain(_session(chosen.rid), chosen.phase, chosen.trial)
+    _show(chosen, explained, views.explain_text(explained))
+
+
+def _plan(chosen: Chosen) -> None:
+    from pipeline import plan
+
+    planned = plan.plan(_session(chosen.rid))
+    if chosen.json:
+        console.say(plan.as_json(planned).decode().rstrip())
+    else:
+        for line in plan.as_text(planned):
+            console.say(line)
+
+
+def _manifest(chosen: Chosen) -> None:
+    from pathlib import Path
+
+    from pipeline import repair
+
+    said = repair.check(Path(chosen.path)) if chosen.action == "check" else repair.migrate(Path(chosen.path))
+    _show(chosen, {"path": chosen.path, "says": said}, said)
+
+
+def _emulate(chosen: Chosen) -> int:
+    from pipeline.emulator.server import main as emulate
+
+    return int(emulate(chosen.rest))
+
+
+def _session(rid: str | None) -> Any:
+    from pipeline import session
+
+    return session.open_for_reading(Request(rid=rid), console.warn)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from doit import cmd_forget, cmd_list, cmd_run
+from doit.cmd_base import Command
 
 from pipeline import console, doit_state, session, tasks
 from pipeline.errors import EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError
@@ -81,6 +82,31 @@ class List(cmd_list.List):  # type: ignore[misc] # doit ships no types
     def execute(self, params: Any, args: list[str]) -> int:
         """List without writing anything."""
         return _guarded(lambda: _reading(lambda: super(List, self).execute(params, args)))
+
+
+class Plan(Command):  # type: ignore[misc] # doit ships no types
+    """`doit plan rid=X`: what would run and why, what would be sent and cost; touches nothing."""
+
+    name = "plan"
+    doc_purpose = "show what would run and why, how many requests would be sent and what they may cost"
+    doc_usage = "[rid=X] [force=..] [trial=..] [json=1]"
+
+    def execute(self, _params: Any, _args: list[str]) -> int:
+        """Print the plan."""
+        return _guarded(lambda: _reading(_print_plan))
+
+
+def _print_plan() -> int:
+    from pipeline import plan
+
+    opened = tasks.load()
+    planned = plan.plan(opened)
+    if opened.request.json:
+        console.say(plan.as_json(planned).decode().rstrip())
+    else:
+        for line in plan.as_text(planned):
+            console.say(line)
+    return 0
 
 
 class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types

@@ -70,7 +70,14 @@ class Estimate:
         return None if low is None or expected is None or high is None else (low, expected, high)
 
     def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Estimate(
+            self.rows + other.rows,
+            self.input_low + other.input_low,
+            self.input_tokens + other.input_tokens,
+            self.input_high + other.input_high,
+            self.output_expected + other.output_expected,
+            self.output_tokens + other.output_tokens,
+        )
 
 
 NOTHING = Estimate(0, 0, 0, 0, 0, 0)
@@ -78,18 +85,20 @@ NOTHING = Estimate(0, 0, 0, 0, 0, 0)
 
 def estimate(requests: Path) -> Estimate:
     """Tokens that the requests in *requests* will use, from their text and limits."""
-    rows = chars = messages = expected = limit_sum = 0
+    total = NOTHING
     for line in jsonl.lines(requests):
-        body = jsonl.loads(line.data)["body"]
-        rows += 1
-        messages += len(body["messages"])
-        chars += sum(len(message["content"]) for message in body["messages"])
-        limit = body.get("max_tokens", _UNKNOWN_LIMIT)
-        limit_sum += limit
-        expected += max(1, int(limit * _TYPICAL_SHARE))
-    overhead = _MESSAGE_TOKENS * messages
-    low, typical, high = (int(chars / rate) + overhead for rate in (_LOW, CHARS_PER_TOKEN, _HIGH))
-    return Estimate(rows, low, typical, high, expected, limit_sum)
+        total += estimate_body(jsonl.loads(line.data)["body"], 1)
+    return total
+
+
+def estimate_body(body: Mapping[str, Any], times: int) -> Estimate:
+    """Tokens of one request body asked *times* times."""
+    texts = [message["content"] for message in body["messages"]]
+    chars = sum(map(len, texts))
+    overhead = _MESSAGE_TOKENS * len(texts)
+    low, typical, high = (times * (int(chars / rate) + overhead) for rate in (_LOW, CHARS_PER_TOKEN, _HIGH))
+    limit = body.get("max_tokens", _UNKNOWN_LIMIT)
+    return Estimate(times, low, typical, high, times * max(1, int(limit * _TYPICAL_SHARE)), times * limit)
 
 
 def ledger_estimate(planned: Estimate, price: Price) -> dict[str, Any]:
