@@ -1,0 +1,1 @@
+"""What stands behind the API: an extractive baseline, recorded answers, replayed systems. No gold answers."""
