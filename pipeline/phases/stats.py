@@ -1,0 +1,34 @@
+"""stats: read `per_item_scores.csv`, write `significance.json`.
+
+Equal scores and settings give equal bytes. What the numbers mean is decided in `pipeline.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk, jsonl
+from pipeline.statistics.analysis import analyse
+from pipeline.statistics.settings import StatisticsSettings
+from pipeline.statistics.table import read_scores
+
+
+def stats(
+    scores: Path, target: Path, settings: StatisticsSettings, control: str, treatments: Sequence[str]
+) -> tuple[disk.Written, dict[str, Any]]:
+    """Compare each of *treatments* with *control* and write *target*; returns it as written, and facts to show.
+
+    Raises FileNotFoundError, UnreadableFile, DamagedArtifact, ContractBroken or DiskTrouble; *target* is then as
+    it was.
+    """
+    table = read_scores(scores)
+    document = analyse(table, settings, control, treatments)
+    written = disk.write_bytes(target, jsonl.dumps_pretty(document))
+    return written, {
+        "schema_version": document["schema_version"],
+        "rows": len(table.texts["item_id"]),
+        "temps": document["temps"],
+        "tests": sum(family["m"] for family in document["fdr"]["families"].values()),
+    }
