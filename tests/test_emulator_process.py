@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -94,6 +95,33 @@ def test_kill_9_in_the_middle_of_a_job_loses_nothing_acknowledged(folder):
         "created job j",
     ]
     assert [(job.id, job.counts.succeeded) for job in history.jobs(folder)] == [("j", 20_000)]
+
+
+@pytest.mark.heavy
+def test_kill_9_at_any_moment_loses_nothing_acknowledged(folder):
+    """Twenty kills among creates: what was answered is there afterwards, and nothing is there twice."""
+    acknowledged, kills = [], 0
+    for number in range(20):
+        with by_hand(folder) as (child, address), Api(address["url"]) as api:
+            timer = threading.Timer(0.01 + 0.01 * number, child.kill)
+            timer.start()
+            with contextlib.suppress(requests.ConnectionError):
+                for count in range(100_000):
+                    name = f"d{number}-{count}"
+                    if api.create_dataset(name).status_code == 200:
+                        acknowledged.append(name)
+            timer.join()
+            kills += child.wait(SECONDS) == -signal.SIGKILL
+    assert kills == 20
+    with by_hand(folder) as (_, address), Api(address["url"]) as api:
+        there, token = [], ""
+        while not there or token:
+            page = api.get("/datasets", pageSize=200, pageToken=token).json()
+            there += [dataset["name"].rpartition("/")[2] for dataset in page["datasets"]]
+            token = page["nextPageToken"]
+    assert len(there) == len(set(there))
+    assert set(acknowledged) <= set(there)
+    assert len(set(there) - set(acknowledged)) <= 20  # at most the one call in flight at each kill
 
 
 def test_the_history_is_read_while_the_process_is_dead_or_killed(folder):

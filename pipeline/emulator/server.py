@@ -35,6 +35,7 @@ from pipeline.emulator.worker import Worker
 from pipeline.errors import EXIT_NOT_READY, ConfigError, RunLocked, TrialmakeError
 
 HOST = "127.0.0.1"
+_POLL_SECONDS = 0.02  # between two looks of the listening thread at whether to stop
 _LOCK_SECONDS = 0.2  # for a predecessor that is just ending; `process.ensure` tries again
 
 
@@ -89,7 +90,9 @@ class Emulator:
         links = Links(self._store.secret, self.url)
         self.service = Service(self._store, config, links, faults, worker, self.url)
         self._server.emulator = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="emulator", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="emulator", daemon=True
+        )
         worker.start()
         self._thread.start()
         disk.write_bytes(store.address_file(folder), jsonl.dumps(self.address))

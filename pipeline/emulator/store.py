@@ -65,7 +65,7 @@ class Store:
         self._db = sqlite3.connect(database(folder), isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_TABLES)
+        self._db.executescript(f"BEGIN;{_TABLES}COMMIT;")
         with self.transaction():
             fresh = {"origin": repr(time.time()), "speed": repr(speed), "advanced": "0.0"}
             fresh |= {"store_id": secrets.token_hex(8), "secret": secrets.token_hex(32)}
