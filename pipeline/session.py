@@ -8,6 +8,7 @@ chooses and returns plain JSON; everything that records runs in the main process
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from pipeline.request import Request
 from pipeline.version import VERSION
 from pipeline.workspace import Workspace
 
+_ASIDE = "damaged"  # how a file that is not what was recorded is renamed
 _MAX_ERROR = 4000  # characters of an error kept in the manifest
 
 
@@ -46,6 +48,9 @@ class Session:
         self.decisions: dict[tuple[str, str], Decision] = {}
         self.pid = os.getpid()
         self.reporter: Any = None
+        self._watching = self.pid
+        # Under `-n` with threads a task's start is reported by its worker.
+        self._recording = threading.RLock()
         self._exit = ExitStack()
         self._started: dict[tuple[str, str], float] = {}
         self._log_waiting: list[dict[str, str]] = []
@@ -94,7 +99,11 @@ class Session:
 
     def perform(self, phase: str, slug: str) -> dict[str, Any]:
         """Do the work of one cell and return its record as plain JSON. Raises TrialmakeError."""
-        self._watch_parent()
+        if os.getpid() != self.pid:
+            # A worker was forked before the phases ahead of this one ran: it looks again.
+            self._watch_parent()
+            self.workspace.refresh()
+            self.decide(phase, slug)
         self.check_stop()
         decision = self.decisions.get((phase, slug))
         if isinstance(decision, Refuse):
@@ -102,12 +111,12 @@ class Session:
         from pipeline import actions  # the phases import what they need; deciding must not
 
         question = self.question(phase, slug)
-        kept = self._set_aside_foreign(question)
+        self._set_aside_foreign(question)
         inputs = self._digests(question)
         started = time.monotonic()
         outcome = actions.ACTIONS[phase](self, slug, inputs)
         self._check_inputs(question, inputs)
-        self._drop_identical(kept, outcome)
+        self._drop_identical(outcome)
         return self._record(question, outcome, inputs, time.monotonic() - started)
 
     def check_stop(self) -> None:
@@ -177,14 +186,15 @@ class Session:
     def log(self, phase: str, slug: str, decision: Decision) -> None:
         """Append the decision to the log; a run in which all is skipped leaves no line."""
         entry = {"phase": phase, "trial": slug, "decision": decision.verb, "reason": decision.reason, "at": _now()}
-        self._log_waiting.append(entry)
-        if not isinstance(decision, Skip):
-            self._log_open = True
-        if self._log_open and not self.readonly:
-            disk.make_folder(self.workspace.paths.decisions.parent)
-            for waiting in self._log_waiting:
-                disk.append_line(self.workspace.paths.decisions, jsonl.dumps(waiting))
-            self._log_waiting.clear()
+        with self._recording:
+            self._log_waiting.append(entry)
+            if not isinstance(decision, Skip):
+                self._log_open = True
+            if self._log_open and not self.readonly:
+                disk.make_folder(self.workspace.paths.decisions.parent)
+                for waiting in self._log_waiting:
+                    disk.append_line(self.workspace.paths.decisions, jsonl.dumps(waiting))
+                self._log_waiting.clear()
 
     def remember(self, task: str | None = None) -> None:
         """Make what was learned of files, and doit's row of *task*, last."""
@@ -217,15 +227,16 @@ class Session:
 
     def _change_stage(self, phase: str, slug: str, change: Callable[[Stage], Stage]) -> None:
         spec = graph.BY_NAME[phase]
-        if not spec.per_trial:
-            self.workspace.set_run_stage(phase, change(self.workspace.record.stages.get(phase, Stage())))
-            return
-        document = self.workspace.manifest(slug)
-        if spec.stage is not None:
-            document.set_stage(spec.stage, change(document.stage(spec.stage)))
-        if phase in ("build", "submit", "download"):
-            document.set_jobs(mirror.jobs(self.workspace, slug))
-        self.workspace.save_manifest(slug)
+        with self._recording:
+            if not spec.per_trial:
+                self.workspace.set_run_stage(phase, change(self.workspace.record.stages.get(phase, Stage())))
+                return
+            document = self.workspace.manifest(slug)
+            if spec.stage is not None:
+                document.set_stage(spec.stage, change(document.stage(spec.stage)))
+            if phase in ("build", "submit", "download"):
+                document.set_jobs(mirror.jobs(self.workspace, slug))
+            self.workspace.save_manifest(slug)
 
     def _digests(self, question: Question) -> dict[str, str]:
         digests = {}
@@ -251,28 +262,25 @@ class Session:
                     hint=self.resume_command,
                 )
 
-    def _set_aside_foreign(self, question: Question) -> dict[Path, tuple[Path, str]]:
-        """Move outputs that are not ours out of the way: an edited or foreign file is never silently replaced."""
-        moved: dict[Path, tuple[Path, str]] = {}
-        stage = question.stage
-        if question.phase.name in ("build", "submit") or stage.status in (IN_PROGRESS, FAILED, STOPPED):
-            return moved  # unfinished work of our own, or checked by its own digests
+    def _set_aside_foreign(self, question: Question) -> None:
+        """Move outputs that are not the recorded ones out of the way: nothing unknown is silently replaced."""
+        if question.phase.stage is None and question.phase.per_trial:
+            return  # build and submit look after their files by digests of their own
+        recorded = question.stage.outputs
         for path in question.targets:
             kind = fingerprints.kind(path)
-            if kind is None:
+            if kind is None or (kind == "file" and path.stat().st_size == 0):
                 continue
-            recorded = stage.outputs.get(question.relative(path))
-            digest = self.workspace.fingerprints.sha256(path) if kind == "file" else ""
-            if kind == "file" and (path.stat().st_size == 0 or (recorded and recorded["sha256"] == digest)):
-                continue
-            moved[path] = (disk.set_aside(path, "damaged"), digest)
-            self.say(f"{path.name} is not what was written; kept as {moved[path][0].name}")
-        return moved
+            known = recorded.get(question.relative(path), {}).get("sha256")
+            if kind != "file" or self.workspace.fingerprints.sha256(path) != known:
+                self.say(f"{path.name} is not what was recorded; kept as {disk.set_aside(path, _ASIDE).name}")
 
-    def _drop_identical(self, kept: Mapping[Path, tuple[Path, str]], outcome: Outcome) -> None:
-        for path, (aside, digest) in kept.items():
-            if path in outcome.outputs and outcome.outputs[path].written.sha256 == digest:
-                disk.remove(aside)
+    def _drop_identical(self, outcome: Outcome) -> None:
+        """What was set aside and turns out to be the very same bytes (a kill before the record) need not be kept."""
+        for path, output in outcome.outputs.items():
+            for aside in path.parent.glob(f"{glob.escape(path.name)}.{_ASIDE}.*"):
+                if aside.is_file() and disk.sha256_of(aside)[0] == output.written.sha256:
+                    disk.remove(aside)
 
     def _record(
         self, question: Question, outcome: Outcome, inputs: Mapping[str, str], seconds: float
@@ -309,7 +317,7 @@ class Session:
 
     def _watch_parent(self) -> None:
         """In a worker process: end when the parent is gone, so that nobody works without the run's lock."""
-        if os.getpid() == self.pid or getattr(self, "_watching", 0) == os.getpid():
+        if self._watching == os.getpid():
             return
         self._watching = os.getpid()
         parent = self.pid

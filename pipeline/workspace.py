@@ -184,6 +184,11 @@ class Workspace:
         """Use *opened* from now on (an upgrade or a rebuilt one)."""
         self._manifests[slug] = opened
 
+    def refresh(self) -> None:
+        """Forget what was read of records: another process may have written them since."""
+        self._manifests.clear()
+        self.record = read_record(self.paths.record)
+
     def save_manifest(self, slug: str) -> None:
         """Write the trial's manifest if it changed."""
         assert not self.readonly

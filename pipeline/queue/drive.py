@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pipeline import disk, done, ledger, lock
+from pipeline import disk, done, fingerprints, ledger, lock
 from pipeline.errors import (
     AuthError,
     BudgetExceeded,
@@ -345,6 +345,7 @@ class Queue:
             work.waiting_for = f"a new attempt for {len(owed):,} rows"
             return
         left = counted.conflicts & set(owed)
+        self._set_aside_damaged(work)
         merged = merge.write_results(work.files, work.part, ids, counted, self.hands.read_row)
         self.workspace.fingerprints.remember(work.files.results, merged.written)
         work.settled = True
@@ -369,6 +370,13 @@ class Queue:
         counted = merge.tally(work.files, ids, dict.fromkeys(numbers, ids), self.hands.read_row)
         if not counted.owed(ids):
             self._settle(work, book)
+
+    def _set_aside_damaged(self, work: Work) -> None:
+        """Keep what stands where the results belong: it is not them, or the part would be settled."""
+        path = work.files.results
+        kind = fingerprints.kind(path)
+        if kind is not None and not (kind == "file" and path.stat().st_size == 0):
+            self.hands.say(f"{work.name}: {path.name} is damaged; kept as {disk.set_aside(path, 'damaged').name}")
 
     # --- judgements ------------------------------------------------------------------------------
 
@@ -469,8 +477,8 @@ class Queue:
         total, usd = budget.NOTHING, 0.0
         unknown = False
         for work in self._works.values():
-            if work.files.ledger.exists() or work.files.results.exists():
-                continue
+            if work.files.root.is_dir() and any(work.files.root.iterdir()):
+                continue  # submitted before, or its raw files are here
             planned = budget.estimate(work.paths.part_requests(work.part.part))
             cost = planned.usd(Price.of(self.workspace.config, self.workspace.trials[work.paths.slug]))
             total += planned
