@@ -237,6 +237,29 @@ def test_a_signed_upload_that_fails_asks_for_a_fresh_link(server, make, submissi
     assert [call for call in server.calls if "bucket" in call] == [f"PUT /bucket/{number}" for number in range(3)]
 
 
+@pytest.mark.parametrize("links", [{}, {"tm-in.jsonl": ""}, {"a": "https://h/a", "b": "https://h/b"}])
+def test_upload_links_that_do_not_fit_are_asked_for_again(server, make, submission, links):
+    fresh(server)
+    good = {"tm-in.jsonl": f"{server.url}/bucket/0"}
+    answers = [json_answer({"filenameToSignedUrls": offered}) for offered in (links, good)]
+    server.on("POST", f"{IN}:getUploadEndpoint", *answers)
+    server.on("PUT", "/bucket/0", answer(200))
+    server.on("POST", f"{IN}:validateUpload", json_answer({}))
+    make(upload_threshold=1).submit(submission)
+    assert len(server.asked("PUT", "/bucket/0")) == 1
+
+
+def test_a_second_validation_that_is_refused_is_resolved_by_looking(server, make, submission):
+    """The first one did it all, and only its answer was lost."""
+    fresh(server)
+    link = {"tm-in.jsonl": f"{server.url}/bucket/0"}
+    server.on("POST", f"{IN}:getUploadEndpoint", json_answer({"filenameToSignedUrls": link}))
+    server.on("PUT", "/bucket/0", answer(200))
+    server.on("POST", f"{IN}:validateUpload", reset(), error(400, 9, "dataset is not being uploaded"))
+    assert make(upload_threshold=1).submit(submission).job.job_id == "tm-job"
+    assert len(server.asked("POST", f"{IN}:validateUpload")) == 2
+
+
 def test_a_signed_upload_is_not_sent_to_a_private_host(server, make, submission):
     fresh(server)
     link = {"tm-in.jsonl": "http://169.254.169.254/latest"}
@@ -777,6 +800,12 @@ def test_a_download_that_stays_damaged_ends_and_names_no_signature(server, make,
         assert "results stay at the service" in shown
     assert "CANARY" not in shown + caplog.text
     assert "/signed/dataset/tm-out/BIJOutputSet.jsonl" in caplog.text
+
+
+def test_a_compressed_file_is_named_as_such(server, make, tmp_path):
+    offer(server, results=[DAMAGED["half a gzip stream of matching length"]])
+    with pytest.raises(Unreachable, match="came compressed although it was asked for plain"):
+        make(pace={"tries": 2}).download("tm-out", tmp_path / "a1")
 
 
 def test_a_file_that_was_whole_is_not_fetched_again_when_the_other_fails(server, make, tmp_path):

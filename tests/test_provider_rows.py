@@ -105,6 +105,7 @@ GOOD = line(custom_id="a", response=COMPLETION)
         (b'{"custom_id":"a","custom_id":"a"}', "twice"),
         (b'{"custom_id":"a","custom_\\u0069d":"b"}', "twice"),
         (b'{"custom_id":"a","response":{"usage":{"n":1,"n" :\t2}}}', "'n' stands there twice"),
+        (b'{"custom_id":"a","n":1,"n"\t:2}', "twice"),
         (b'{"custom_id":"a","x":[{"k":1},{"k":2,"k":3}]}', "twice"),
         (b'{"custom_id":"a","k\\\\":1,"k\\\\":2}', "twice"),
         (b'{"custom_id":"a","x":"\\": \\":","k":1,"k":2}', "twice"),

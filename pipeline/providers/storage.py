@@ -80,6 +80,7 @@ class Links:
                         raise self._too_large(url, cap)
                     if self._pace.clock() > deadline:
                         raise self._trouble(url, f"not finished after {cap.seconds:,.0f} s")
+                # The library looks at this too, today; the promise should not rest on that.
                 if length is not None and new.stream.size != length:
                     raise self._trouble(url, f"cut off after {new.stream.size:,} of {length:,} bytes")
                 doubt = rows.doubt(response, length)

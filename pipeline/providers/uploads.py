@@ -20,7 +20,7 @@ from pipeline.providers.storage import Links
 UPLOAD_THRESHOLD = 100_000_000  # bytes; `:upload` takes 150 MB, the edge before it less (API sheet 2.3)
 READY_SECONDS = 600.0  # until an uploaded dataset must be READY; about one second was seen live
 
-_READY_PAUSES = (1.0, 15.0)  # seconds between two looks, first and longest
+_READY_PAUSES = (0.2, 15.0)  # seconds between two looks, first and longest
 _UPLOADED = "already uploaded"  # in the text of the refusal of a second upload
 
 
@@ -132,7 +132,7 @@ class Uploads:
                     hint="run the same command again later; it goes on from here",
                 )
             self._pace.sleep(pause * (0.5 + 0.5 * self._pace.random()))
-            pause = min(longest, pause * 1.5)
+            pause = min(longest, pause * 2)
 
 
 def signed_links(answer: Answer) -> dict[str, str]:
