@@ -6,6 +6,7 @@ deciding and listing load none of pandas, SciPy, matplotlib or requests.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Action = Callable[["Session", str, Mapping[str, str]], Outcome]
 
 _EMULATOR_POLL = 0.1  # seconds; the emulator is local and quick
+_STOP_LOOK = 1.0  # seconds between two looks for a stop request while waiting
 _SERVICE_POLL = 30.0  # seconds; the service's own steps come on about 60 s ticks
 
 
@@ -141,11 +143,12 @@ def make_queue(session: Session) -> Any:
     return Queue(
         session.workspace,
         Collaborators(
-            connect=lambda: _connect(session),
+            connect=lambda: _connected(session),
             read_row=read_row,
             say=session.say,
             check_stop=session.check_stop,
             allow_spending=lambda usd, rows: _confirm(session, usd, rows),
+            sleep=lambda seconds: _sleep(session, seconds),
         ),
         Options(
             wait=session.request.wait,
@@ -156,11 +159,27 @@ def make_queue(session: Session) -> Any:
     )
 
 
+def _connected(session: Session) -> Provider:
+    provider = _connect(session)
+    session.at_close(provider.close)
+    return provider
+
+
+def _sleep(session: Session, seconds: float) -> None:
+    """Wait, but not past a stop request."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        session.check_stop()
+        time.sleep(min(left, _STOP_LOOK))
+
+
 def _connect(session: Session) -> Provider:
     from pipeline.emulator.config import DEFAULT_ACCOUNT
     from pipeline.providers.fireworks import Fireworks
+    from pipeline.providers.http import Pace
 
     config = session.workspace.config
+    pace = Pace(sleep=lambda seconds: _sleep(session, seconds))
     if config["provider"] == "emulator":
         from pipeline.emulator.process import ensure
 
@@ -171,6 +190,7 @@ def _connect(session: Session) -> Provider:
             key=configuration.emulator_key(),
             account=DEFAULT_ACCOUNT,
             endpoint=f"emulator:{emulator.address.store_id}",
+            pace=pace,
         )
     variables = configuration.environment()
     key = configuration.fireworks_key(variables)
@@ -186,6 +206,7 @@ def _connect(session: Session) -> Provider:
         account=configuration.fireworks_account(config, variables),
         upload_threshold=config["fireworks"]["upload_threshold_bytes"],
         ready_seconds=config["queue"]["dataset_deadline_minutes"] * 60,
+        pace=pace,
     )
 
 

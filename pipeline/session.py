@@ -234,6 +234,11 @@ class Session:
             document = self.workspace.manifest(slug)
             if spec.stage is not None:
                 document.set_stage(spec.stage, change(document.stage(spec.stage)))
+            elif phase == "submit":
+                # Jobs under way are part of "downloaded": in progress, stopped or failed, never completed by submit.
+                stage = change(document.stage("downloaded"))
+                if stage.status != COMPLETED:
+                    document.set_stage("downloaded", stage)
             if phase in ("build", "submit", "download"):
                 document.set_jobs(mirror.jobs(self.workspace, slug))
             self.workspace.save_manifest(slug)

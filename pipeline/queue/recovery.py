@@ -23,7 +23,7 @@ from pipeline import disk, jsonl
 from pipeline.errors import DamagedArtifact, ProviderError, Refused, Unreachable
 from pipeline.fingerprints import Fingerprints
 from pipeline.ledger import Attempt
-from pipeline.paths import PartPaths
+from pipeline.paths import PartPaths, raw_file
 from pipeline.providers.base import Provider
 from pipeline.providers.rows import BadRow
 from pipeline.queue import merge
@@ -133,12 +133,11 @@ class Ladder:
                 continue
             found = sorted(path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink())
             if done.returncode == 0 and found:
-                for number, path in enumerate(found):
-                    kind = "error-data" if "error" in path.name else "BIJOutputSet.jsonl"
-                    target = folder / kind
-                    if target.exists() and number:
-                        target = folder / f"{Path(kind).stem}.{number + 1}{Path(kind).suffix}"
-                    disk.move(path, target)
+                counted = {False: 0, True: 0}
+                for path in found:
+                    errors_file = "error" in path.name
+                    counted[errors_file] += 1
+                    disk.move(path, raw_file(folder, errors=errors_file, number=counted[errors_file]))
                 disk.remove_folder(scratch)
                 return
             text = done.stderr.decode(errors="replace").strip().splitlines()
