@@ -34,7 +34,7 @@ lint: $(VENV)/.ready ## ruff and mypy
 	@$(VENV)/bin/mypy
 
 bench: $(BENCH)/.ready ## time this project and its peers, print ratios
-	@set -e; for script in benchmarks/bench_*.py; do $(BENCH)/bin/python $$script; done
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BENCH)/bin/python $$script; done
 
 setup: $(VENV)/.ready ## only the virtual environment
 
