@@ -2,10 +2,4 @@
 
 from pipeline import tasks
 
-SESSION = tasks.load()
-DOIT_CONFIG = tasks.doit_config(SESSION)
-
-
-def task_phases():  # noqa: ANN201 - a doit task creator
-    """prepare, build, submit, download, parse, score, stats, costs, report, archive, index"""
-    yield from tasks.create(SESSION)
+globals().update(tasks.namespace())

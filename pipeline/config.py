@@ -104,6 +104,12 @@ def check(document: Any, *, base: Path, where: str) -> Config:
     return Config(filled, base)
 
 
+def defaults() -> dict[str, Any]:
+    """The value every optional setting has when it is not given."""
+    filled: dict[str, Any] = _filled({}, schema.load(SCHEMA))
+    return filled
+
+
 def frozen_text(config: Config) -> bytes:
     """The YAML that freezes *config* in a run's folder; reading it back gives the same values."""
     stream = io.StringIO()

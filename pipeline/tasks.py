@@ -32,6 +32,17 @@ class PhaseFailed(TaskFailed):  # type: ignore[misc] # doit ships no types
         return str(self.message)
 
 
+def namespace() -> dict[str, Any]:
+    """What a dodo.py needs: doit's settings and the creator of all tasks, for the run of this invocation."""
+    opened = load()
+
+    def task_phases() -> Iterator[dict[str, Any]]:
+        """prepare, build, submit, download, parse, score, stats, costs, report, archive, index"""
+        yield from create(opened)
+
+    return {"DOIT_CONFIG": doit_config(opened), "task_phases": task_phases}
+
+
 def load() -> Session:
     """The session of this invocation, opened for what the command is about to do (see `commands.py`)."""
     if doit_state.session is None:

@@ -10,7 +10,9 @@ are asked for anew at each try and never kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from pipeline import disk, paths
@@ -26,6 +28,16 @@ from pipeline.providers.uploads import READY_SECONDS, UPLOAD_THRESHOLD, Uploads,
 from pipeline.secret import Secret
 
 _DISPLAY_NAME = 63  # characters
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the service says of us: *model_known* is None when it does not know the model's name."""
+
+    account: str
+    running_jobs: int
+    model_known: bool | None
+    clock_skew_s: float | None
 
 
 class Fireworks:
@@ -68,6 +80,17 @@ class Fireworks:
         self._account = Account(self._api, account)
         self._uploads = Uploads(self._account, self._links, pace, upload_threshold, ready_seconds)
         self._endpoint = endpoint or self._api.base_url
+
+    def look(self, model: str) -> Health:
+        """Whether key, account and *model* are usable, for `doctor`; raises as every call does."""
+        running = sum(not job.phase.terminal for job in self.jobs(""))
+        answer = self._api.call("GET", f"/v1/{model}")
+        said = answer.headers.get("Date", "")
+        try:
+            skew = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+        except ValueError:
+            skew = None
+        return Health(self._account.name, running, None if answer.status == 404 else answer.ok, skew)
 
     def close(self) -> None:
         """Close idle connections; the provider stays usable."""

@@ -1,0 +1,30 @@
+"""`init`: a folder to start an own experiment from. Nothing that is there is ever overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import disk
+from pipeline.errors import UsageError
+from pipeline.paths import resource
+
+_FILES = ("experiment.yaml", "questions.jsonl", "prompts/control.txt", "prompts/treatment.txt", "dodo.py")
+_SCHEMA = "experiment.schema.json"
+
+
+def init(folder: Path) -> list[Path]:
+    """Write a commented config, its schema for the editor, prompts, sample questions and a dodo.py.
+
+    Raises UsageError, with nothing written, when one of the files is there already.
+    """
+    contents = {folder / name: disk.read_bytes(resource("examples/starter") / name) for name in _FILES}
+    contents[folder / _SCHEMA] = disk.read_bytes(resource(f"schemas/{_SCHEMA}"))
+    there = [path for path in contents if path.exists()]
+    if there:
+        raise UsageError(
+            f"{there[0]} is there already.", kept="Nothing was written.", hint="choose an empty or a new folder"
+        )
+    for path, data in contents.items():
+        disk.make_folder(path.parent)
+        disk.write_bytes(path, data)
+    return list(contents)
