@@ -31,6 +31,8 @@ COMPLETED = "completed"
 STOPPED = "stopped"
 FAILED = "failed"
 
+LEGACY = "legacy"  # a stage's `format`: the earlier tool's result, adopted as it is
+
 
 class OlderManifest(Exception):
     """A manifest of an earlier tool; *document* is its content, to be upgraded."""
@@ -175,9 +177,15 @@ def load_known_valid(path: Path) -> Manifest:
 
 def read(path: Path) -> dict[str, Any]:
     """The document at *path*, a version 2 with the right checksum; raises as `load`."""
-    if fingerprints.kind(path) == "folder":
-        raise DamagedArtifact("a folder stands in its place.", where=str(path))
-    document = jsonl.read_document(path)
+    kind = fingerprints.kind(path)
+    if kind in ("folder", "special"):
+        raise DamagedArtifact(f"a {kind} stands in its place.", where=str(path))
+    try:
+        document = jsonl.read_document(path)
+    except FileNotFoundError:
+        if kind is None:
+            raise
+        raise DamagedArtifact("a link to nothing stands in its place.", where=str(path)) from None
     if not isinstance(document, dict):
         raise DamagedArtifact(f"holds a JSON {type(document).__name__}, not an object.", where=str(path))
     version = document.get("schema_version", 1)

@@ -1,15 +1,18 @@
-"""The manifest's picture of the ledgers: `datasets`, `jobs`, `job_status` and `job_counts`.
+"""What the ledgers come to: the manifest's `datasets`, `jobs`, `job_status`, `job_counts`; and `attempts.json`.
 
-Derived anew from index and ledgers each time, so the two cannot drift apart.
+Derived anew from index and ledgers each time, so they cannot drift apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from pipeline.ledger import Attempt
+from pipeline import ledger
+from pipeline.ledger import Attempt, Ledger
+from pipeline.parts import Index, Part
+from pipeline.paths import TrialPaths
 from pipeline.providers.base import JobPhase
-from pipeline.workspace import Workspace
 
 PENDING = "pending"
 SUBMITTED = "submitted"
@@ -19,29 +22,62 @@ FAILED = "failed"
 EXPIRED = "expired"
 DOWNLOADED = "downloaded"
 
+ATTEMPTS_VERSION = 1
 
-def jobs(workspace: Workspace, slug: str) -> dict[str, Any]:
-    """The four blocks for trial *slug*; job names are those of each part's newest attempt, null before it."""
-    index = workspace.index(slug)
+
+def jobs(index: Index | None, paths: TrialPaths) -> dict[str, Any]:
+    """The four blocks for a trial; job names are those of each part's newest attempt, null before it."""
     names: dict[str, list[str | None]] = {}
     datasets: dict[str, list[str | None]] = {}
-    status: dict[str, str] = {}
+    states: dict[str, str] = {}
     counts: dict[str, dict[str, Any]] = {}
     for part in index.parts if index else ():
-        last = workspace.ledger(slug, part.part).last
+        files = paths.part(part.part)
+        last = ledger.read(files.ledger).last
         names.setdefault(part.group, []).append(last.job_id if last else None)
         datasets.setdefault(part.group, []).append(last.input_dataset_id if last else None)
-        results = workspace.trial_paths(slug).part(part.part).results
-        status[part.part] = DOWNLOADED if results.is_file() else _status(last)
+        states[part.part] = DOWNLOADED if files.results.is_file() else status(last)
         counts[part.part] = {
             "items_in": part.rows,
             "items_out": last.counts.get("succeeded") if last else None,
             "errors": last.counts.get("failed") if last else None,
         }
-    return {"datasets": datasets, "jobs": names, "job_status": status, "job_counts": counts}
+    return {"datasets": datasets, "jobs": names, "job_status": states, "job_counts": counts}
 
 
-def _status(attempt: Attempt | None) -> str:
+def attempts(counted: Iterable[tuple[Part, int, Ledger]]) -> dict[str, Any]:
+    """`attempts.json` for parts, each with the number of its answered rows and its ledger."""
+    return {
+        "schema_version": ATTEMPTS_VERSION,
+        "parts": [_attempts_of(part, succeeded, book) for part, succeeded, book in counted],
+    }
+
+
+def _attempts_of(part: Part, succeeded: int, book: Ledger) -> dict[str, Any]:
+    return {
+        "part": part.part,
+        "temp": part.temp,
+        "condition": part.condition,
+        "rows": part.rows,
+        "succeeded": succeeded,
+        "failed": part.rows - succeeded,
+        "attempts": [
+            {
+                "attempt": attempt.number,
+                "job_id": attempt.job_id,
+                "model": attempt.model,
+                "rows": attempt.rows,
+                "state": attempt.state,
+                "counts": dict(attempt.counts),
+                "estimate": dict(attempt.estimate),
+            }
+            for attempt in book.attempts
+        ],
+    }
+
+
+def status(attempt: Attempt | None) -> str:
+    """The word for how far a part's newest attempt is."""
     if attempt is None or attempt.lost:
         return PENDING
     match attempt.ended:

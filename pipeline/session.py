@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline import disk, done, fingerprints, graph, identity, jsonl, lock, manifest, mirror, paths, workspace
+from pipeline import disk, done, fingerprints, graph, identity, jsonl, lock, manifest, mirror, paths, repair, workspace
 from pipeline.disk import StatKey, Written
 from pipeline.done import Decision, Question, Refuse, Skip
 from pipeline.errors import ContractBroken, NotReady, Refused, Stopped, UsageError
@@ -40,7 +40,14 @@ _MAX_ERROR = 4000  # characters of an error kept in the manifest
 class Session:
     """An opened run and what this invocation wants of it. Used by doit's tasks, backend and reporter alike."""
 
-    def __init__(self, opened: Workspace, memory: Memory, request: Request, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        opened: Workspace,
+        memory: Memory,
+        request: Request,
+        say: Callable[[str], None],
+        held: ExitStack | None = None,
+    ) -> None:
         self.workspace = opened
         self.memory = memory
         self.request = request
@@ -51,7 +58,7 @@ class Session:
         self._watching = self.pid
         # Under `-n` with threads a task's start is reported by its worker.
         self._recording = threading.RLock()
-        self._exit = ExitStack()
+        self._exit = held or ExitStack()  # what is held for as long as the invocation lasts: the run's lock
         self._started: dict[tuple[str, str], float] = {}
         self._log_waiting: list[dict[str, str]] = []
         self._log_open = False
@@ -143,14 +150,6 @@ class Session:
 
     # --- recording it (main process only) ----------------------------------------------------------
 
-    def lock(self) -> None:
-        """Become the run's one writer until `close`; a stop request of an earlier run is taken away."""
-        run = self.workspace.paths
-        self._exit.enter_context(lock.only_writer(run.lock, f"run {self.workspace.rid}"))
-        if run.stop_request.exists():
-            disk.remove(run.stop_request)
-            self.say(f"{paths.STOP_FILE} removed: going on.")
-
     def begin(self, phase: str, slug: str) -> None:
         """Record that a cell's work starts."""
         self._started[phase, slug] = time.monotonic()
@@ -240,7 +239,7 @@ class Session:
                 if stage.status != COMPLETED:
                     document.set_stage("downloaded", stage)
             if phase in ("build", "submit", "download"):
-                document.set_jobs(mirror.jobs(self.workspace, slug))
+                document.set_jobs(mirror.jobs(self.workspace.index(slug), self.workspace.trial_paths(slug)))
             self.workspace.save_manifest(slug)
 
     def _digests(self, question: Question) -> dict[str, str]:
@@ -373,27 +372,35 @@ def open_for_writing(request: Request, say: Callable[[str], None], *, may_create
 
 
 def _open(run: RunPaths, request: Request, say: Callable[[str], None], *, readonly: bool) -> Session:
-    memory = Memory(run.database, readonly=readonly) if run.record.exists() else None
-    opened = workspace.open_run(
-        run,
-        readonly=readonly,
-        known=memory.fingerprints if memory else (),
-        deep=request.deep,
-        forced=request.forced,
-    )
-    assert memory is not None
-    session = Session(opened, memory, request, say)
-    if not readonly:
-        session.lock()
-    if memory.set_aside is not None:
-        say(f"{run.database.name} was damaged; kept as {memory.set_aside.name}. It is only a memory: nothing is lost.")
-    return session
+    with ExitStack() as held:
+        if not readonly:
+            # Before anything is read: what opening repairs, only the one writer may.
+            held.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
+        record = repair.open_record(run, readonly=readonly, say=say)
+        memory = Memory(run.database, readonly=readonly)
+        if memory.set_aside is not None:
+            kept = memory.set_aside.name
+            say(f"{run.database.name} was damaged; kept as {kept}. It is only a memory: nothing is lost.")
+        opened = workspace.open_run(
+            run,
+            record,
+            readonly=readonly,
+            known=memory.fingerprints,
+            deep=request.deep,
+            forced=request.forced,
+        )
+        for slug in opened.trials:
+            repair.open_manifest(opened, slug, say=say)
+        if not readonly and run.stop_request.exists():
+            disk.remove(run.stop_request)
+            say(f"{paths.STOP_FILE} removed: going on.")
+        return Session(opened, memory, request, say, held.pop_all())
 
 
 def _existing(request: Request) -> RunPaths | None:
     if request.rid is not None:
         run = RunPaths.of(request.rid)
-        return run if run.record.exists() else None
+        return run if workspace.exists(run) else None
     known = workspace.known_runs()
     return known[-1][1] if known else None
 

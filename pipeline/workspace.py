@@ -6,10 +6,12 @@ trials, and how far the run-level phases are. A workspace opened for reading wri
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ from typing import Any
 from pipeline import config as configuration
 from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed
 from pipeline.config import Config, Trial
-from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
+from pipeline.errors import DamagedArtifact, FutureVersion, Refused, UnknownRun
 from pipeline.fingerprints import Fingerprints, Known
 from pipeline.identity import differences
-from pipeline.manifest import Manifest, Stage
+from pipeline.manifest import Manifest, OlderManifest, Stage
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.version import VERSION as TOOL_VERSION
 
@@ -30,7 +32,7 @@ RECORD_VERSION = 1
 
 @dataclass(frozen=True)
 class Record:
-    """The content of `run.json`."""
+    """The content of `run.json`. *origin* is "legacy" for a run that the earlier tool began."""
 
     rid: str
     created_at: str
@@ -40,12 +42,13 @@ class Record:
     sources_base: str
     trials: tuple[str, ...]
     stages: Mapping[str, Stage]
+    origin: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all; nothing when it would not change."""
         document = sealed.sealed(
             {
-                **{key: value for key, value in vars(self).items() if key not in ("stages", "trials")},
+                **{key: value for key, value in vars(self).items() if value is not None},
                 "schema_version": RECORD_VERSION,
                 "trials": list(self.trials),
                 "stages": {name: stage.as_json() for name, stage in self.stages.items()},
@@ -65,6 +68,8 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """The record at *path*. Raises FileNotFoundError, UnreadableFile, FutureVersion or DamagedArtifact."""
+    if fingerprints.kind(path) == "folder":
+        raise DamagedArtifact("a folder stands in its place.", where=str(path))
     document = jsonl.read_document(path)
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > RECORD_VERSION:
@@ -78,7 +83,7 @@ def read_record(path: Path) -> Record:
         raise DamagedArtifact("is not the record that was written (edited, or a damaged disk).", where=str(path))
     keys = Record.__dataclass_fields__.keys() - {"stages", "trials"}
     return Record(
-        **{key: document[key] for key in keys},
+        **{key: document[key] for key in keys if key in document},
         trials=tuple(document["trials"]),
         stages={name: Stage.of(stage) for name, stage in document["stages"].items()},
     )
@@ -93,11 +98,33 @@ def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPath
     """(created_at, paths) of every run that can be opened, oldest first."""
     found = []
     for run in paths.runs(experiments):
+        if not exists(run):
+            continue  # half created, or the earlier tool's: it can still be named by its rid
         try:
-            found.append((read_record(run.record).created_at, run))
+            created = read_record(run.record).created_at
         except (FileNotFoundError, DamagedArtifact):
-            continue  # half created, or damaged: it can still be named by its rid
+            created = creation_of(run)
+        found.append((created, run))
     return sorted(found, key=lambda entry: (entry[0], entry[1].rid))
+
+
+def exists(run: RunPaths) -> bool:
+    """Whether a run of this tool is there: its record, or (when that is gone) a config that parts were built from."""
+    if fingerprints.kind(run.record) is not None:
+        return True
+    return fingerprints.kind(run.config) is not None and any(run.root.glob("*/batch_inputs/index.json"))
+
+
+def creation_of(run: RunPaths) -> str:
+    """When a run without a readable record was created: the oldest of its manifests knows, else its config's date."""
+    times = []
+    for path in run.root.glob("*/results/trial_manifest.json"):
+        with contextlib.suppress(DamagedArtifact, FutureVersion, OlderManifest):
+            times.append(manifest.read(path)["timestamps"]["created_at"])
+    if times:
+        return str(min(times))
+    changed = run.config.stat().st_mtime if run.config.exists() else 0.0
+    return datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
@@ -110,7 +137,7 @@ def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
     )
 
 
-def create(run: RunPaths, config: Config, now: str) -> Record:
+def create(run: RunPaths, config: Config, now: str, origin: str | None = None) -> Record:
     """Freeze *config* as the run's and write its record; the record comes last, so a run is whole or not there."""
     text = configuration.frozen_text(config)
     disk.make_folder(run.root)
@@ -121,9 +148,10 @@ def create(run: RunPaths, config: Config, now: str) -> Record:
         tool_version=TOOL_VERSION,
         config_sha256=hashlib.sha256(text).hexdigest(),
         config=config.values,
-        sources_base=_relative(config.base, run.root),
+        sources_base=relative_base(config.base, run.root),
         trials=tuple(trial.slug for trial in config.trials),
         stages={},
+        origin=origin,
     )
     record.save(run.record)
     return record
@@ -232,17 +260,14 @@ class Workspace:
 
 def open_run(
     run: RunPaths,
+    record: Record,
     *,
     readonly: bool,
     known: Iterable[Known] = (),
     deep: bool = False,
     forced: frozenset[str] = frozenset(),
 ) -> Workspace:
-    """Open the run at *run*. Raises UnknownRun, ConfigError, FutureVersion, DamagedArtifact or Refused."""
-    try:
-        record = read_record(run.record)
-    except FileNotFoundError:
-        raise unknown_run(run.rid, run.root.parent) from None
+    """Open the run at *run*, whose *record* has been read. Raises ConfigError or Refused."""
     if record.rid != run.rid:
         raise Refused(
             f"belongs to the run {record.rid!r}, but its folder is called {run.root.name!r}.",
@@ -252,20 +277,16 @@ def open_run(
         )
     base = Path(os.path.normpath(run.root / record.sources_base))
     try:
-        text = disk.read_bytes(run.config)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            "the run's frozen config is gone.",
-            where=str(run.config),
-            kept="run.json still holds its values.",
-            hint="restore experiment.yaml from the archive or a backup",
-        ) from error
-    if hashlib.sha256(text).hexdigest() == record.config_sha256:
+        digest = hashlib.sha256(disk.read_bytes(run.config)).hexdigest()
+    except FileNotFoundError:
+        digest = record.config_sha256  # a writer has restored it; for a reader the record holds the same values
+    if digest == record.config_sha256:
         config = Config(record.config, base)  # what was checked when it was recorded
     else:
         config = configuration.read_frozen(run.config, base=base)
     return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
 
 
-def _relative(base: Path, root: Path) -> str:
+def relative_base(base: Path, root: Path) -> str:
+    """The folder of a config's paths as the record names it: relative to the run's, so that both can move."""
     return Path(os.path.relpath(base.resolve(), root.resolve())).as_posix()

@@ -6,17 +6,11 @@ part's submissions came to, from the ledgers, without times: the same history gi
 
 from __future__ import annotations
 
-from typing import Any
-
-from pipeline import disk, jsonl, parts
+from pipeline import disk, jsonl, mirror, parts
 from pipeline.errors import ContractBroken
-from pipeline.ledger import Ledger
-from pipeline.parts import Part
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.queue.drive import Queue, Work
-
-ATTEMPTS_VERSION = 1
 
 
 def download(queue: Queue, paths: TrialPaths) -> Outcome:
@@ -51,10 +45,7 @@ def download(queue: Queue, paths: TrialPaths) -> Outcome:
             kept="The errors are in results_combined.jsonl, row by row.",
             hint="look at the first error there; fix the config and start a new run",
         )
-    document = {
-        "schema_version": ATTEMPTS_VERSION,
-        "parts": [_part(work.part, tallies[work.part.part], ledgers[work.part.part]) for work in works],
-    }
+    document = mirror.attempts((work.part, tallies[work.part.part], ledgers[work.part.part]) for work in works)
     attempts = disk.write_bytes(paths.attempts, jsonl.dumps_pretty(document))
     return Outcome(
         {paths.combined: Output(combined.written, total), paths.attempts: Output(attempts)},
@@ -82,26 +73,3 @@ def _append(work: Work, combined: disk.Replacement) -> tuple[int, tuple[int, str
             hint="run the same command again: the part is rebuilt from its raw files",
         )
     return succeeded, (piece.size, piece.sha256)
-
-
-def _part(part: Part, succeeded: int, book: Ledger) -> dict[str, Any]:
-    return {
-        "part": part.part,
-        "temp": part.temp,
-        "condition": part.condition,
-        "rows": part.rows,
-        "succeeded": succeeded,
-        "failed": part.rows - succeeded,
-        "attempts": [
-            {
-                "attempt": attempt.number,
-                "job_id": attempt.job_id,
-                "model": attempt.model,
-                "rows": attempt.rows,
-                "state": attempt.state,
-                "counts": dict(attempt.counts),
-                "estimate": dict(attempt.estimate),
-            }
-            for attempt in book.attempts
-        ],
-    }

@@ -1,0 +1,407 @@
+"""Opening a run whose records are old, damaged or gone, without losing a job or believing too much.
+
+    an older manifest      copied to trial_manifest.json.backup.<time>.json, then upgraded
+    a damaged one          copied to trial_manifest.json.corrupt.<time>, then rebuilt
+    one that is gone       rebuilt, when something was submitted
+    unreadable, or newer   the error says so; not one byte is written
+
+Rebuilt means: jobs from ledgers, breadcrumbs and what the old text still shows; stages from what the
+files themselves prove (`evidence.py`). `run.json` and `experiment.yaml` are restored from each other
+and from the manifests. For a reader all of this happens in memory.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import config as configuration
+from pipeline import (
+    disk,
+    evidence,
+    fingerprints,
+    graph,
+    identity,
+    jsonl,
+    ledger,
+    lock,
+    manifest,
+    mirror,
+    parts,
+    traces,
+    upgrade,
+    workspace,
+)
+from pipeline.config import Config, Trial
+from pipeline.errors import DamagedArtifact, UsageError
+from pipeline.manifest import COMPLETED, LEGACY, PENDING, Manifest, OlderManifest, Stage
+from pipeline.parts import Index
+from pipeline.paths import RunPaths, TrialPaths, resource
+from pipeline.version import VERSION as TOOL_VERSION
+from pipeline.workspace import Record, Workspace
+
+Say = Callable[[str], None]
+
+_BACKUP = "backup"
+_CORRUPT = "corrupt"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A manifest and what is known around it. *fresh* makes the manifest of a trial that has done nothing yet."""
+
+    path: Path
+    paths: TrialPaths
+    run_id: str
+    created_at: str
+    fresh: Callable[[], Manifest]
+    index: Index | None
+    requests: tuple[Path, ...]
+    earlier: bool  # whether the earlier tool's artifacts may stand here
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a manifest becomes when it is opened. *keep*: under which tag the original is kept first, if it is."""
+
+    manifest: Manifest
+    keep: str | None
+    said: tuple[str, ...]
+
+
+# --- manifests -------------------------------------------------------------------------------------
+
+
+def open_manifest(work: Workspace, slug: str, *, say: Say) -> None:
+    """Make the trial's manifest one that can be worked with; nothing happens to one that is.
+
+    Raises UnreadableFile, FutureVersion, or DiskTrouble when the original cannot be kept; then nothing
+    has changed.
+    """
+    path = work.trial_paths(slug).manifest
+    if fingerprints.kind(path) is None:
+        if not work.submitted(slug):
+            return  # a trial that has hardly begun
+    else:
+        with suppress(OlderManifest, DamagedArtifact):
+            work.manifest(slug)
+            return
+    opening = examine(_in_run(work, slug))
+    for sentence in opening.said:
+        say(f"{slug}: {sentence}")
+    work.adopt_manifest(slug, opening.manifest)
+    if not work.readonly:
+        _put(path, opening)
+
+
+def check(path: Path) -> list[str]:
+    """What opening the manifest at *path* would do, in sentences; writes nothing. Raises as `open_manifest`."""
+    opening = examine(_around(path))
+    return list(opening.said) or [
+        f"{path.name}: a valid version {manifest.VERSION} manifest; opening it changes nothing."
+    ]
+
+
+def migrate(path: Path) -> list[str]:
+    """Upgrade or rebuild the manifest at *path* if that is needed, and say what was done.
+
+    Raises as `open_manifest`, and RunLocked while another process works on the run it belongs to.
+    """
+    place = _around(path)
+    run = RunPaths(place.paths.root.parent)
+    if fingerprints.kind(run.record) is None:
+        return _migrate(place)
+    with lock.only_writer(run.lock, f"run {run.rid}"):
+        return _migrate(_around(path))
+
+
+def _migrate(place: Place) -> list[str]:
+    opening = examine(place)
+    if not opening.said:
+        return [f"{place.path.name}: a valid version {manifest.VERSION} manifest; nothing was changed."]
+    return [*opening.said, *_put(place.path, opening)]
+
+
+def examine(place: Place) -> Opening:
+    """What the manifest at *place* would become; reads only. Raises UnreadableFile or FutureVersion."""
+    name = place.path.name
+    if fingerprints.kind(place.path) is None:
+        return _rebuilt(place, {}, f"{name} is gone", keep=None)
+    try:
+        return Opening(manifest.load(place.path), None, ())
+    except OlderManifest as older:
+        try:
+            return _upgraded(place, older.document)
+        except DamagedArtifact as damage:
+            return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=_CORRUPT)
+    except DamagedArtifact as damage:
+        return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=_CORRUPT)
+
+
+def _upgraded(place: Place, older: dict[str, Any]) -> Opening:
+    document = upgrade.upgrade(older, run_id=place.run_id, created_at=place.created_at)
+    opened = Manifest(document)
+    age = (
+        "of the earlier tool, without a checksum" if older.get("schema_version") == manifest.VERSION else "of version 1"
+    )
+    said = f"a manifest {age}: upgraded to version {manifest.VERSION}; the original is kept as {_BACKUP}."
+    return Opening(opened, _BACKUP, (said, _judge(opened, place)))
+
+
+def _rebuilt(place: Place, legible: Mapping[str, Sequence[str | None]], reason: str, keep: str | None) -> Opening:
+    opened = place.fresh()
+    jobs = _jobs(place, legible)
+    opened.set_jobs(jobs)
+    known = sum(name is not None for names in jobs["jobs"].values() for name in names)
+    kept = f" the original is kept as {keep};" if keep else ""
+    said = f"{reason.rstrip('.')}:{kept} rebuilt from what is on disk, with {known} job names."
+    return Opening(opened, keep, (said, _judge(opened, place)))
+
+
+def _judge(opened: Manifest, place: Place) -> str:
+    """Let every stage claim what the files prove, and nothing else; a record of outputs is checked by its predicate."""
+    proven: dict[str, Stage] = {}
+    if place.index is not None and (own := evidence.downloaded(place.paths, place.index)) is not None:
+        proven["downloaded"] = own
+    elif place.earlier:
+        temps, samples = opened.document.get("temps", []), opened.document.get("samples_per_item")
+        proven = evidence.adopted(place.paths, place.requests, temps, samples)
+    for name in graph.STAGES:
+        old = opened.stage(name)
+        if old.outputs:
+            continue
+        if name in proven:
+            artifacts = {**old.artifacts, **proven[name].artifacts}
+            opened.set_stage(name, replace(proven[name], artifacts=artifacts, updated_at=manifest.utc_now()))
+        elif old.status == COMPLETED:
+            opened.set_stage(name, replace(old, status=PENDING))
+    done = [name for name in graph.STAGES if opened.stage(name).status == COMPLETED]
+    return f"stages that the files bear out: {', '.join(done) or 'none'}."
+
+
+def _put(path: Path, opening: Opening) -> list[str]:
+    """Keep the original, then save; a disk that takes the first and not the second leaves the original in place."""
+    said = []
+    if opening.keep is not None:
+        said.append(f"the original is {_keep(path, opening.keep).name}.")
+    opening.manifest.save(path)
+    return said
+
+
+def _keep(path: Path, tag: str) -> Path:
+    """The original under another name, byte for byte; a copy made before a kill serves as well."""
+    if fingerprints.kind(path) != "file":
+        return disk.set_aside(path, tag)
+    digest, _ = disk.sha256_of(path)
+    for copy in sorted(path.parent.glob(f"{glob.escape(path.name)}.{tag}.*")):
+        if copy.is_file() and disk.sha256_of(copy)[0] == digest:
+            return copy
+    return disk.copy_aside(path, tag, ".json" if tag == _BACKUP else "")
+
+
+def _legible(path: Path) -> dict[str, list[str | None]]:
+    return traces.legible_jobs(disk.read_bytes(path)) if fingerprints.kind(path) == "file" else {}
+
+
+# --- what is known around a manifest ---------------------------------------------------------------
+
+
+def _in_run(work: Workspace, slug: str) -> Place:
+    paths = work.trial_paths(slug)
+    index: Index | None = None
+    with suppress(DamagedArtifact):
+        index = work.index(slug)
+    return Place(
+        path=paths.manifest,
+        paths=paths,
+        run_id=work.rid,
+        created_at=work.record.created_at,
+        fresh=lambda: Manifest.new(work.rid, work.trials[slug], work.record.created_at),
+        index=index,
+        requests=_requests(paths, index),
+        earlier=work.record.origin == LEGACY,
+    )
+
+
+def _around(path: Path) -> Place:
+    """The place of the manifest at *path*, in its run when there is one, else as far as its folder tells."""
+    path = path.absolute()
+    kind = fingerprints.kind(path)
+    if kind is None:
+        raise UsageError("there is no manifest.", where=str(path), hint="name a trial_manifest.json")
+    paths = TrialPaths(path.parent.parent if path.parent.name == "results" else path.parent)
+    run = RunPaths(paths.root.parent)
+    if fingerprints.kind(run.record) is not None:
+        work = workspace.open_run(run, open_record(run, readonly=True, say=lambda _: None), readonly=True)
+        if path == work.trial_paths(paths.slug).manifest and paths.slug in work.trials:
+            return _in_run(work, paths.slug)
+    index = _index(paths)
+    created = datetime.fromtimestamp(path.lstat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    return Place(
+        path=path,
+        paths=paths,
+        run_id=run.rid or "unknown",
+        created_at=created.replace("+00:00", "Z"),
+        fresh=lambda: _anonymous(paths, run.rid or "unknown", created.replace("+00:00", "Z")),
+        index=index,
+        requests=_requests(paths, index),
+        earlier=index is None,
+    )
+
+
+def _anonymous(paths: TrialPaths, run_id: str, created_at: str) -> Manifest:
+    """A manifest for a trial of which only its folder is known."""
+    models = [trace.model for trace in traces.of_parts(paths.results).values() if trace.model]
+    trial = Trial(paths.slug, models[0] if models else "unknown", "", "", {}, {}, (), 1)
+    document = Manifest.new(run_id, trial, created_at).document
+    return Manifest({**document, "trial": {**document["trial"], "prompt_set": None}, "samples_per_item": None})
+
+
+def _requests(paths: TrialPaths, index: Index | None) -> tuple[Path, ...]:
+    files = tuple(paths.part_requests(part.part) for part in index.parts) if index else ()
+    return files if all(path.is_file() for path in files) else ()
+
+
+# --- jobs ------------------------------------------------------------------------------------------
+
+
+def _jobs(place: Place, legible: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
+    """The manifest's four blocks. With an index the ledgers say it all: an attempt's ids follow from its content.
+
+    Without one (the earlier tool's folder) breadcrumbs come first, then what the old text still shows.
+    """
+    if place.index is not None:
+        return mirror.jobs(place.index, place.paths)
+    shown = traces.of_parts(place.paths.results)
+    told = {
+        upgrade.part_name(group, number): traces.split_name(name)[1]
+        for group, names in legible.items()
+        for number, name in enumerate(names, 1)
+    }
+    blocks: dict[str, dict[str, Any]] = {"datasets": {}, "jobs": {}, "job_status": {}, "job_counts": {}}
+    for part in traces.in_order(
+        {*told, *shown, *(path.parent.name for path in place.paths.results.glob("*/ledger.jsonl"))}
+    ):
+        last = ledger.read(place.paths.part(part).ledger).last
+        trace = shown.get(part, traces.Trace())
+        job = last.job_id if last else trace.job or told.get(part)
+        _at(blocks["jobs"], part, job)
+        _at(blocks["datasets"], part, last.input_dataset_id if last else trace.input_dataset)
+        if trace.rows is not None:
+            blocks["job_status"][part] = mirror.DOWNLOADED
+        elif last is None and (job or part in shown):
+            blocks["job_status"][part] = mirror.SUBMITTED
+        else:
+            blocks["job_status"][part] = mirror.status(last)
+    return blocks
+
+
+def _at(groups: dict[str, list[str | None]], part: str, name: str | None) -> None:
+    """Put *name* at the part's position; positions of parts that nothing is known of stay null."""
+    group, number = upgrade.group_of(part)
+    names = groups.setdefault(group, [])
+    names += [None] * (number - len(names))
+    names[number - 1] = name
+
+
+# --- the run's own record ----------------------------------------------------------------------------
+
+
+def open_record(run: RunPaths, *, readonly: bool, say: Say) -> Record:
+    """The run's record, and its frozen config in place; each is restored from the other where one is gone.
+
+    Raises UnreadableFile, FutureVersion, or DamagedArtifact when neither is left; then nothing has changed.
+    """
+    try:
+        record = workspace.read_record(run.record)
+    except (FileNotFoundError, DamagedArtifact) as damage:
+        record = _rebuilt_record(run)
+        what = "is gone" if isinstance(damage, FileNotFoundError) else "is damaged; the original is kept as corrupt"
+        say(f"{run.record.name} {what}: rebuilt from {run.config.name} and the manifests.")
+        if not readonly:
+            if not isinstance(damage, FileNotFoundError):
+                _keep(run.record, _CORRUPT)
+            record.save(run.record)
+    if fingerprints.kind(run.config) is None:
+        say(f"{run.config.name} is gone: restored from {run.record.name}.")
+        if not readonly:
+            disk.write_bytes(run.config, configuration.frozen_text(Config(record.config, run.root)))
+    return record
+
+
+def _rebuilt_record(run: RunPaths) -> Record:
+    try:
+        text = disk.read_bytes(run.config)
+    except FileNotFoundError as error:
+        raise DamagedArtifact(
+            "is damaged, and so its copy of the config cannot be trusted; experiment.yaml is gone too.",
+            where=str(run.record),
+            kept="Nothing was changed: ledgers, results and manifests are as they were.",
+            hint="restore experiment.yaml from the archive or a backup, then run the same command again",
+        ) from error
+    config = next(_configs(run))
+    for candidate in _configs(run):
+        if all(candidate.path(source["path"]).is_file() for source in candidate["sources"]):
+            config = candidate
+            break
+    slugs = tuple(trial.slug for trial in config.trials)
+    return Record(
+        rid=run.rid,
+        created_at=workspace.creation_of(run),
+        tool_version=TOOL_VERSION,
+        config_sha256=hashlib.sha256(text).hexdigest(),
+        config=config.values,
+        sources_base=workspace.relative_base(config.base, run.root),
+        trials=slugs,
+        stages=_prepared(run, config, slugs),
+        origin=LEGACY if traces.is_earlier_run(run.root) else None,
+    )
+
+
+def _configs(run: RunPaths) -> Iterator[Config]:
+    """The frozen config, read as if it had come from each folder where configs usually lie."""
+    for base in (run.root.parent.parent, run.root, resource("examples")):
+        yield configuration.read_frozen(run.config, base=base)
+
+
+def _prepared(run: RunPaths, config: Config, slugs: Sequence[str]) -> dict[str, Stage]:
+    """prepare's stage when its question files are gone and a list of parts shows which items it wrote.
+
+    With the question files there it is left open: reading them again shows whether they are still the same.
+    """
+    digests: dict[str, str | None] = {}
+    for source in config["sources"]:
+        path = config.path(source["path"])
+        digests[source["dataset"]] = disk.sha256_of(path)[0] if path.is_file() else None
+    inputs = next((index.inputs for slug in slugs if (index := _index(run.trial(slug))) is not None), {})
+    outputs = {}
+    for path in (run.closed_book, run.open_book):
+        name = path.relative_to(run.root).as_posix()
+        if not path.is_file() or disk.sha256_of(path)[0] != inputs.get(name):
+            return {}
+        outputs[name] = {"sha256": inputs[name], "size": path.stat().st_size, "rows": sum(1 for _ in jsonl.lines(path))}
+    if None not in digests.values():
+        return {}
+    settings = identity.of_prepare(config, digests)
+    stage = Stage(
+        status=COMPLETED,
+        updated_at=manifest.utc_now(),
+        outputs=outputs,
+        settings=settings,
+        identity_version=identity.VERSION,
+        config_sha256=identity.digest(settings),
+    )
+    return {"prepare": stage}
+
+
+def _index(paths: TrialPaths) -> Index | None:
+    try:
+        return parts.read(paths.index)
+    except (FileNotFoundError, DamagedArtifact):
+        return None
