@@ -135,7 +135,8 @@ ACTIONS: Mapping[str, Action] = {
 def make_queue(session: Session) -> Any:
     """The run's queue with its provider (connected when first needed), output and stop request."""
     from pipeline.providers.rows import read_row
-    from pipeline.queue.drive import Collaborators, Options, Queue
+    from pipeline.queue.context import Collaborators, Options
+    from pipeline.queue.drive import Queue
 
     config = session.workspace.config
     emulated = config["provider"] == "emulator"
