@@ -35,7 +35,7 @@ lint: $(VENV)/.ready ## ruff and mypy
 
 # official_scores.py compares scores, not times, and wants a folder of data: README.md shows how.
 bench: $(BENCH)/.ready ## time this project and its peers, print ratios
-	@set -e; for script in $(filter-out %/official_scores.py, $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BENCH)/bin/python $$script; done
+	@set -e; for script in $(filter-out %/official_scores.py, $(shell grep -l __main__ benchmarks/*.py)); do echo "== $$script"; $(BENCH)/bin/python $$script; done
 
 setup: $(VENV)/.ready ## only the virtual environment
 
