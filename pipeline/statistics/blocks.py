@@ -6,16 +6,17 @@ another dataset changes nothing in it but the q-values, which belong to a family
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.statistics import estimates, meta, missing, selective
-from pipeline.statistics.estimates import Estimate
 from pipeline.statistics.mcnemar import mcnemar
-from pipeline.statistics.metric import DIRECTIONS, Scope, metric
+from pipeline.statistics.metric import DIRECTIONS, Metric, Scope, metric
 from pipeline.statistics.numbers import FloatArray, Undefined, without_rounding_noise
 from pipeline.statistics.table import Pairs
 from pipeline.statistics.tost import tost
@@ -23,43 +24,57 @@ from pipeline.statistics.tost import tost
 METRICS = {"open": tuple(DIRECTIONS), "closed": ("em", "f1", "abstain_rate")}
 
 
+@dataclass(frozen=True)
+class _Block:
+    """A block without what other blocks add to it: q-values, subgroups, meta-analysis."""
+
+    document: dict[str, Any]
+    metrics: dict[str, Metric]
+
+    def enter(self, scope: Scope) -> dict[str, Any]:
+        """The document, its tests entered in the families of *scope*."""
+        for name, one in self.metrics.items():
+            one.enter(name, scope)
+        scope.enter("mcnemar", "em", self.document["mcnemar"], "p_exact")
+        return self.document
+
+
 def block(pairs: Pairs, kind: str, scope: Scope) -> dict[str, Any]:
     """The block of *pairs* of type *kind*, with one block per dataset and their meta-analysis inside it."""
-    document, deltas = _block(pairs, kind, scope)
-    subgroups: dict[str, dict[str, Any]] = {}
-    by_dataset: dict[str, dict[str, Estimate]] = {}
+    by_dataset: dict[str, _Block] = {}
     for code in np.unique(np.concatenate([pairs.dataset, pairs.unpaired])):
         name = pairs.dataset_names[code]
-        subgroups[name], by_dataset[name] = _block(pairs.of_dataset(code), kind, scope.within(name))
-    return document | {
-        "subgroups": {"dataset": subgroups},
+        by_dataset[name] = _block(pairs.of_dataset(code), kind, scope.within(name))
+    first, *others = by_dataset.values()
+    # The only dataset is all items: made once, so that simulated numbers cannot differ either.
+    whole = _block(pairs, kind, scope) if others else copy.deepcopy(first)
+    return whole.enter(scope) | {
+        "subgroups": {"dataset": {name: one.enter(scope.within(name)) for name, one in by_dataset.items()}},
         "meta": {
-            name: meta.combine({dataset: group[name] for dataset, group in by_dataset.items() if name in group})
-            for name in deltas
+            name: meta.combine(
+                {dataset: one.metrics[name].delta for dataset, one in by_dataset.items() if name in one.metrics}
+            )
+            for name in whole.metrics
         },
     }
 
 
-def _block(pairs: Pairs, kind: str, scope: Scope) -> tuple[dict[str, Any], dict[str, Estimate]]:
-    """The block without subgroups, and the delta of each metric as tost and meta-analysis use it."""
+def _block(pairs: Pairs, kind: str, scope: Scope) -> _Block:
     settings = scope.settings
-    metrics: dict[str, Any] = {}
-    deltas: dict[str, Estimate] = {}
+    metrics: dict[str, Metric] = {}
     for name in METRICS[kind]:
         if (kind, name) == ("closed", "f1") and not missing.applies(pairs, name).any():
             continue  # NQ-Open has no official F1
-        metrics[name], deltas[name] = metric(pairs, name, scope)
+        metrics[name] = metric(pairs, name, scope)
     answered = np.isfinite(pairs.control["em"]) & np.isfinite(pairs.treatment["em"])
-    binary = mcnemar(pairs.control["em"][answered], pairs.treatment["em"][answered])
-    scope.enter("mcnemar", "em", binary, "p_exact")
     samples = missing.samples(pairs, settings.permutation_samples, scope.seed("missing"))
-    return {
+    document = {
         "n_items": len(pairs.item),
         "n_unpaired": len(pairs.unpaired),
         "samples": samples,
-        "metrics": metrics,
+        "metrics": {name: one.document for name, one in metrics.items()},
         "abstention": _abstention(pairs),
-        "mcnemar": binary,
+        "mcnemar": mcnemar(pairs.control["em"][answered], pairs.treatment["em"][answered]),
         "selective_risk": selective.selective_risk(
             _answers(pairs, pairs.control),
             _answers(pairs, pairs.treatment),
@@ -67,12 +82,13 @@ def _block(pairs: Pairs, kind: str, scope: Scope) -> tuple[dict[str, Any], dict[
             scope.seed("selective_risk"),
         ),
         "tost": {
-            name: tost(deltas[name], margin, settings.alpha, DIRECTIONS[name])
+            name: tost(metrics[name].delta, margin, settings.alpha, DIRECTIONS[name])
             for name, margin in sorted(settings.margins.items())
-            if name in deltas
+            if name in metrics
         },
         "warnings": _remarks(pairs, samples, settings.cluster),
-    }, deltas
+    }
+    return _Block(document, metrics)
 
 
 def _abstention(pairs: Pairs) -> dict[str, Any]:

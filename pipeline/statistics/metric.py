@@ -56,15 +56,32 @@ class Scope:
         """The entropy of the random stream for *use*."""
         return seed_of(self.settings.seed, f"{self.path}/{use}")
 
-    def enter(self, family: str, metric: str, test: dict[str, Any], p_key: str, same_as: Any = None) -> None:
-        """Enter *test* in its family; tests of subgroups form families of their own."""
+    def enter(self, family: str, name: str, test: dict[str, Any], p_key: str, same_as: Any = None) -> None:
+        """Enter *test* of metric *name* in its family; tests of subgroups form families of their own."""
         if self.subgroup:
             family = "subgroup" if family == "primary" else f"{family}_subgroup"
-        self.families.add(family, f"{self.member}/{metric}", test, p_key, same_as and (self.member, same_as))
+        self.families.add(family, f"{self.member}/{name}", test, p_key, same_as and (self.member, same_as))
 
 
-def metric(pairs: Pairs, name: str, scope: Scope) -> tuple[dict[str, Any], Estimate]:
-    """The object of metric *name*, and its delta with the standard error that allows for clusters.
+@dataclass(frozen=True)
+class Metric:
+    """The object of one metric, its *delta* with the standard error that allows for clusters, and what it rests on.
+
+    *identity* is equal where two metrics say the same of every item, and None where they say nothing.
+    """
+
+    document: dict[str, Any]
+    delta: Estimate
+    identity: tuple[bytes, bytes] | None
+
+    def enter(self, name: str, scope: Scope) -> None:
+        """Enter the tests in their families."""
+        scope.enter("primary", name, self.document["primary"], "p_value", self.identity)
+        scope.enter("wilcoxon", name, self.document["wilcoxon"], "p_value", self.identity)
+
+
+def metric(pairs: Pairs, name: str, scope: Scope) -> Metric:
+    """Everything about metric *name* but its q-values, which `enter` and `Families.close` add.
 
     `primary` is what to quote: where items share clusters its interval and test allow for that, else it
     repeats `ci_95` and `perm_p_value`.
@@ -132,9 +149,7 @@ def metric(pairs: Pairs, name: str, scope: Scope) -> tuple[dict[str, Any], Estim
     if variances.clipped:
         warnings.append(power.CLIPPED)
     document["power"] = power.summary(variances, len(deltas), settings.alpha, settings.power, settings.target_deltas)
-    scope.enter("primary", name, primary, "p_value", _identity(paired, deltas))
-    scope.enter("wilcoxon", name, signed_ranks, "p_value", _identity(paired, deltas))
-    return document, delta
+    return Metric(document, delta, _identity(paired, deltas))
 
 
 def _clustered(

@@ -41,7 +41,7 @@ class Variances:
 
     def at(self, samples_control: float, samples_treatment: float) -> Number:
         """The variance of a delta of means over so many samples each."""
-        if self.omega2 is ONE_SAMPLE and samples_control == samples_treatment == 1:
+        if self.omega2 == ONE_SAMPLE and samples_control == samples_treatment == 1:
             return self.total
         if isinstance(self.omega2, Undefined):
             return self.omega2

@@ -9,6 +9,7 @@ AUGRC: Traub et al. (2024, arXiv:2407.01032).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ NOT_COVERED = Undefined("not_covered: no item has an answered sample")
 NOT_COMPARABLE = Undefined("not_covered: one condition has no answered sample, so there is no common coverage")
 CONSTANT = Undefined("constant_confidence: every item is equally sure, so no order of items is better than another")
 TOO_FEW = Undefined("too_few_items: fewer than two items, or none covered in too many resamples")
-_CELLS = 1_000_000  # resampled counts held at once, 8 MB
+_CELLS = 100_000  # resampled counts held at once, 0.8 MB: stays in the cache
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,22 @@ def _kinds(answers: tuple[Answers, Answers]) -> IntArray:
 
 
 def _resamples(counts: IntArray, resamples: int, entropy: list[int]) -> Iterator[FloatArray]:
+    """How often each kind occurs among n items drawn from *counts*: multinomial counts, in blocks of rows.
+
+    Made from Poisson counts that fall short of n and items drawn one by one to fill it up. Given its total, a
+    row of Poisson counts is multinomial, so this is exact; it takes half the time of `rng.multinomial`.
+    """
     rng = generator(entropy)
-    n = int(counts.sum())
-    block = max(1, _CELLS // len(counts))
-    for start in range(0, resamples, block):
-        yield rng.multinomial(n, counts / n, size=min(block, resamples - start)).astype(np.float64)
+    n, kinds = int(counts.sum()), len(counts)
+    items = np.repeat(np.arange(kinds), counts)
+    rates = counts * max(0.0, 1 - 5 / math.sqrt(n))  # five standard deviations short: one row in 3 million exceeds n
+    for start in range(0, resamples, block := max(1, _CELLS // kinds)):
+        drawn = rng.poisson(rates, (min(block, resamples - start), kinds))
+        while (over := drawn.sum(axis=1) > n).any():
+            drawn[over] = rng.poisson(rates, (int(over.sum()), kinds))
+        short = n - drawn.sum(axis=1)
+        fill = np.repeat(np.arange(len(drawn)), short) * kinds + items[rng.integers(0, n, int(short.sum()))]
+        yield (drawn.ravel() + np.bincount(fill, minlength=drawn.size)).reshape(drawn.shape).astype(np.float64)
 
 
 def _curve(answers: Answers, levels: _Levels, harmonic: FloatArray) -> dict[str, Any]:
