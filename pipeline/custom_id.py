@@ -8,6 +8,7 @@ never made into a path.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 OPEN = "open"
@@ -45,8 +46,14 @@ def split(custom_id: str) -> RequestId:
     dataset, item_id, condition, temp, sample, kind = fields
     if kind not in (OPEN, CLOSED) or not sample.isascii() or not sample.isdigit():
         raise ValueError(f"{custom_id!r} does not end in a sample number and open or closed")
-    temp = temperature_text(float(temp))
-    return RequestId(unescape(dataset), unescape(item_id), unescape(condition), temp, int(sample), kind)
+    if "%" in custom_id:
+        dataset, item_id, condition = unescape(dataset), unescape(item_id), unescape(condition)
+    return RequestId(dataset, item_id, condition, _shortest(temp), int(sample), kind)
+
+
+@lru_cache(64)  # a run has a handful of temperatures and millions of ids
+def _shortest(temp: str) -> str:
+    return temperature_text(float(temp))
 
 
 def escape(field: str) -> str:
