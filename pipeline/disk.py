@@ -31,6 +31,9 @@ READ_BLOCK = 1 << 20  # bytes; sha256 gains nothing from larger blocks (measured
 observer: Callable[[str, Path], None] | None = None
 
 
+_KEPT = "Under this name stands what stood there before, or the whole new file."
+
+
 @dataclass(frozen=True)
 class StatKey:
     """What must stay equal for a remembered hash to be trusted (an unchanged mtime alone proves nothing)."""
@@ -163,8 +166,7 @@ def append_line(path: Path, line: bytes) -> None:
     A torn last line, left by a kill in the middle of an append, is closed with a newline first, so
     that it stays one damaged line and cannot swallow the new one.
     """
-    with _explained(path):
-        fresh = not path.exists()
+    with _explained(path, kept="The lines before it are untouched."):
         _observe("write", path)
         with open(path, "ab+") as stream:
             if stream.tell():
@@ -175,8 +177,8 @@ def append_line(path: Path, line: bytes) -> None:
             stream.flush()
             _observe("fsync", path)
             os.fsync(stream.fileno())
-        if fresh:
-            sync_folder(path.parent)
+        # Each time, not only for a new file: the append that created it may have been killed right here.
+        sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -230,22 +232,14 @@ def set_aside(path: Path, tag: str) -> Path:
 
 
 def copy_aside(path: Path, tag: str, suffix: str = "") -> Path:
-    """Copy *path* byte for byte to a free name `NAME.TAG.<UTC time>SUFFIX`, durable before this returns.
+    """Copy the file *path* byte for byte to a free name `NAME.TAG.<UTC time>SUFFIX`, durable before this returns.
 
-    A folder is copied with all it holds.
+    The copy is whole or not there. Raises DiskTrouble, or UnreadableFile when it is *path* that fails.
     """
     target = _free_name(path, tag, suffix)
-    with _explained(target):
-        _observe("write", target)
-        if path.is_dir():
-            shutil.copytree(path, target, symlinks=True)
-        else:
-            with open(path, "rb") as source, open(target, "xb") as copy:
-                shutil.copyfileobj(source, copy, READ_BLOCK)
-                copy.flush()
-                _observe("fsync", target)
-                os.fsync(copy.fileno())
-        sync_folder(path.parent)
+    with readable(path), open(path, "rb") as source, replacing(target) as copy:
+        while block := source.read(READ_BLOCK):
+            copy.write(block)
     return target
 
 
@@ -310,14 +304,14 @@ def _free_name(path: Path, tag: str, suffix: str = "") -> Path:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, kept: str = _KEPT) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DiskTrouble(
             f"could not be written ({error.strerror or error}).",
             where=str(path),
-            kept="What stood under this name before is untouched.",
+            kept=kept,
             hint="free space or fix permissions on that disk, then run the same command again",
         ) from error
 
