@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,22 @@ ENVIRONMENT_PREFIX = "TRIALMAKE_"
 # Read by the test suite and by the shell, not settings of an experiment.
 _NOT_SETTINGS = frozenset({"TRIALMAKE_SHARED_DATA"})
 _EMULATOR_KEY = "emulator-key"  # what the embedded emulator accepts; it guards nothing
+_MAX_SLUG = 120  # characters of a trial's folder name; file systems allow 255 and files in it carry the name too
+_MAX_DEPTH = 50  # levels of nesting; also ends the reading of a mapping that holds itself
+# Keys of a request body that have a setting of their own, or that would change what an answer is.
+_OWN_SETTING = {
+    "model": "models",
+    "messages": "prompt_sets",
+    "temperature": "temperatures",
+    "max_tokens": "decoding.max_tokens",
+    "top_p": "decoding.top_p",
+    "top_k": "decoding.top_k",
+    "stop": "decoding.stop",
+    "n": "samples_per_item",
+}
+
+# Controls but tab and line feed, the other line ends of Unicode, BOM and non-characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 _FROZEN_HEADER = """\
 # The frozen config of this run: `doit resume` lives by this file. An edit is reported and decided
@@ -79,28 +96,23 @@ def read(path: Path, *, environment: Mapping[str, str] | None = None, limit: int
     document = _read_yaml(path)
     for place, value in _overrides(environment or {}):
         _put(document, place, value)
-    if limit is not None:
-        if limit < 1:
-            raise ConfigError(f"limit={limit}: must be at least 1.")
-        for source in document.get("sources") or []:
-            if isinstance(source, dict):
-                source["limit"] = min(limit, source.get("limit") or limit)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit}: must be at least 1.")
     config = check(document, base=path.parent, where=str(path))
-    inlined = {**config.values, "prompt_sets": _inline_prompts(config, where=str(path))}
-    return check(inlined, base=path.parent, where=str(path))
+    values = {**config.values, "prompt_sets": _inline_prompts(config, where=str(path))}
+    if limit is not None:
+        values["sources"] = [{**source, "limit": min(limit, source["limit"] or limit)} for source in values["sources"]]
+    return check(values, base=path.parent, where=str(path))
 
 
 def check(document: Any, *, base: Path, where: str) -> Config:
     """*document* as a Config with defaults filled in. Raises ConfigError listing every problem found."""
     if isinstance(document, dict):
         document = {key: value for key, value in document.items() if key != "$schema"}
-    found = schema.problems(document, SCHEMA)
-    if found:
-        raise ConfigError("\n  ".join(["is not a valid experiment:", *found]), where=where, hint="fix the named keys")
+    _refuse(_beyond_json(document, ""), where)
+    _refuse(schema.problems(document, SCHEMA), where)
     filled = _filled(document, schema.load(SCHEMA))
-    found = [*_duplicate_names(filled), *_missing_controls(filled)]
-    if found:
-        raise ConfigError("\n  ".join(["is not a valid experiment:", *found]), where=where, hint="fix the named keys")
+    _refuse([*_duplicate_names(filled), *_missing_controls(filled), *_overridden_settings(filled)], where)
     return Config(filled, base)
 
 
@@ -126,7 +138,12 @@ def environment() -> dict[str, str]:
     """The process environment over the variables of `./.env`, read once per call."""
     from dotenv import dotenv_values
 
-    from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+    path = Path(".env")
+    try:
+        with disk.readable(path):
+            from_file = {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start}).", where=str(path)) from error
     return {**from_file, **os.environ}
 
 
@@ -154,15 +171,18 @@ def _yaml() -> Any:
 
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.width = 100
+    yaml.width = 1 << 30  # never folded: a folded string is one more way to read back something else
     yaml.sort_base_mapping_type_on_output = False
     yaml.representer.add_representer(str, _represent_text)
     return yaml
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    # A prompt of several lines stays readable in the frozen file.
-    style: str | None = "|" if "\n" in text and "\r" not in text and not re.search(r"[ \t]\n|^\s", text) else None
+    style: str | None = None
+    if _UNPRINTABLE.search(text):
+        style = '"'  # as escapes: YAML takes a bare NEL or U+2028 for a line end and gives it back as something else
+    elif "\n" in text and not re.search(r"^\s|[ \t](\n|\Z)", text):
+        style = "|"  # a prompt of several lines stays readable in the frozen file
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -178,6 +198,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start}).", where=str(path)) from error
     except YAMLError as error:
         raise ConfigError(f"is not valid YAML: {' '.join(str(error).split())}", where=str(path)) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply.", where=str(path)) from error
     if not isinstance(document, dict):
         raise ConfigError("must hold a mapping of settings.", where=str(path))
     return document
@@ -185,10 +207,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """`TRIALMAKE_QUEUE__MAX_ATTEMPTS=5` -> (("queue", "max_attempts"), 5)."""
+    from ruamel.yaml.error import YAMLError
+
     for name, text in sorted(variables.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS:
             place = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-            yield place, _yaml().load(text)
+            try:
+                yield place, _yaml().load(text)
+            except YAMLError as error:
+                raise ConfigError(
+                    f"is not valid YAML: {' '.join(str(error).split())}",
+                    where=f"environment variable {name}",
+                    hint=f"quote it as in {name}='\"text\"', or unset it",
+                ) from error
 
 
 def _put(document: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
@@ -247,7 +278,7 @@ def _inline_prompts(config: Config, *, where: str) -> dict[str, dict[str, dict[s
                 sets[set_name][condition] = dict(prompt)
                 continue
             try:
-                text = disk.read_bytes(config.path(prompt)).decode()
+                text = disk.read_bytes(config.path(prompt)).decode("utf-8-sig")
             except FileNotFoundError as error:
                 raise ConfigError(
                     f"prompt_sets.{set_name}.{condition}: there is no prompt file {prompt!r}.",
@@ -258,12 +289,52 @@ def _inline_prompts(config: Config, *, where: str) -> dict[str, dict[str, dict[s
                 raise ConfigError(
                     f"prompt_sets.{set_name}.{condition}: {prompt!r} is not UTF-8.", where=where
                 ) from error
-            # The one newline that editors put at the end of a file is not part of the prompt.
-            sets[set_name][condition] = {"text": text.removesuffix("\n"), "file": prompt}
+            # The one line end that editors put at the end of a file is not part of the prompt.
+            end = "\r\n" if text.endswith("\r\n") else "\n"
+            sets[set_name][condition] = {"text": text.removesuffix(end), "file": prompt}
     return sets
 
 
 # --- what a schema cannot say ----------------------------------------------------------------
+
+
+def _refuse(problems: Iterable[str], where: str) -> None:
+    found = list(problems)
+    if found:
+        raise ConfigError("\n  ".join(["is not a valid experiment:", *found]), where=where, hint="fix the named keys")
+
+
+def _beyond_json(value: Any, place: str, depth: int = 0) -> Iterator[str]:
+    """YAML can say more than JSON, in which requests, records and identities are written."""
+    shown = place or "document"
+    if depth > _MAX_DEPTH:
+        yield f"{shown}: nested deeper than {_MAX_DEPTH} levels"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{shown}: the key {key!r} is not text; write it in quotes"
+            elif not _is_unicode(key):
+                yield f"{shown}: the key {key!r} holds half a character (a lone surrogate)"
+            else:
+                yield from _beyond_json(item, f"{place}.{key}" if place else key, depth + 1)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _beyond_json(item, f"{place}[{number}]", depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{shown}: {value} is not a number that can be used"
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            yield f"{shown}: a whole number beyond 64 bits"
+    elif isinstance(value, str):
+        if not _is_unicode(value):
+            yield f"{shown}: {value!r:.60} holds half a character (a lone surrogate)"
+    elif value is not None:
+        yield f"{shown}: {str(value)!r:.60} is read as a {type(value).__name__}; write it in quotes"
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _duplicate_names(values: Mapping[str, Any]) -> Iterator[str]:
@@ -276,17 +347,32 @@ def _duplicate_names(values: Mapping[str, Any]) -> Iterator[str]:
     if values.get("trials") is not None and values.get("sweep") is not None:
         yield "trials, sweep: only one of the two"
     try:
-        yield from (
-            f"trials: two of them are called {slug!r}" for slug in _twice(trial.slug for trial in _expand(values))
-        )
+        slugs = [trial.slug for trial in _expand(values)]
     except KeyError as error:
         yield str(error.args[0])
+        return
+    yield from (f"trials: two of them are called {slug!r}" for slug in _twice(slugs))
+    yield from (
+        f"trials: the folder name {slug[:40]}... has more than {_MAX_SLUG} characters; give its model an alias"
+        for slug in slugs
+        if len(slug) > _MAX_SLUG
+    )
 
 
 def _missing_controls(values: Mapping[str, Any]) -> Iterator[str]:
     for name, prompts in values["prompt_sets"].items():
         if values["control"] not in prompts:
             yield f"prompt_sets.{name}: there is no condition {values['control']!r} (the control)"
+
+
+def _overridden_settings(values: Mapping[str, Any]) -> Iterator[str]:
+    """`extra` must not say again what a setting says: requests would not be what ids and report name."""
+    places = [("decoding", values["decoding"])]
+    places += [(f"trials[{n}].decoding", trial.get("decoding", {})) for n, trial in enumerate(values["trials"] or [])]
+    for place, decoding in places:
+        for key in decoding.get("extra", {}):
+            if key in _OWN_SETTING:
+                yield f"{place}.extra.{key}: set it by {_OWN_SETTING[key]}"
 
 
 def _twice(names: Iterable[str]) -> list[str]:
@@ -299,13 +385,14 @@ def _twice(names: Iterable[str]) -> list[str]:
 
 def _expand(values: Mapping[str, Any]) -> Iterator[Trial]:
     models = {key: model for model in values["models"] for key in (model["id"], _alias(model))}
+    section = "sweep" if values.get("trials") is None else "trials"
     for choice in _choices(values):
         for kind, key, known in (
             ("model", choice["model"], models),
             ("prompt_set", choice["prompt_set"], values["prompt_sets"]),
         ):
             if key not in known:
-                raise KeyError(f"trials: there is no {kind} {key!r}; there are: {', '.join(sorted(known))}")
+                raise KeyError(f"{section}: there is no {kind} {key!r}{schema.nearest(key, sorted(known))}")
         model = models[choice["model"]]
         prompts = values["prompt_sets"][choice["prompt_set"]]
         order = sorted(prompts, key=lambda condition: condition != values["control"])
@@ -316,7 +403,7 @@ def _expand(values: Mapping[str, Any]) -> Iterator[Trial]:
             prompt_set=choice["prompt_set"],
             prompts={c: prompts[c]["text"] if isinstance(prompts[c], dict) else prompts[c] for c in order},
             decoding={**values["decoding"], **choice["decoding"]},
-            temperatures=tuple(float(t) for t in values["temperatures"]),
+            temperatures=tuple(float(t) + 0.0 for t in values["temperatures"]),  # -0.0 is 0.0 in ids too
             samples=values["samples_per_item"],
         )
 

@@ -35,6 +35,14 @@ def problems(document: Any, name: str) -> list[str]:
     return list(dict.fromkeys(sentence for error in found for sentence in _sentences(error)))
 
 
+def nearest(word: str, allowed: list[str]) -> str:
+    """The end of a sentence about *word*: the valid spelling nearest to it, or all there are."""
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
+
+
 @cache
 def _validator(name: str) -> Validator:
     from jsonschema import Draft202012Validator
@@ -55,7 +63,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         allowed = list(error.schema.get("properties", {}))
         for key in found:
             if key not in allowed and not _matches_pattern(key, error.schema):
-                yield f"{_join(place, key)}: unknown key{_nearest(key, allowed)}"
+                yield f"{_join(place, key)}: unknown key{nearest(key, allowed)}"
         return
     if error.validator == "required":
         for key in rule:
@@ -64,7 +72,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         return
     if error.validator == "enum":
         allowed = [str(value) for value in rule if value is not None]
-        yield f"{place or 'document'}: {_shown(error.instance)} is not one of {', '.join(allowed)}" + _nearest(
+        yield f"{place or 'document'}: {_shown(error.instance)} is not one of {', '.join(allowed)}" + nearest(
             str(error.instance), allowed
         )
         return
@@ -101,13 +109,6 @@ def _matches_pattern(key: str, schema: Mapping[str, Any]) -> bool:
     import re
 
     return any(re.search(pattern, key) for pattern in schema.get("patternProperties", {}))
-
-
-def _nearest(word: str, allowed: list[str]) -> str:
-    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
 
 
 def _place(path: Any) -> str:

@@ -1,0 +1,471 @@
+"""What a run is asked to do: read once, every mistake named at once, and frozen without losing a character."""
+
+import copy
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from pipeline import config, jsonl
+from pipeline.errors import ConfigError, UnreadableFile
+from pipeline.paths import resource
+
+MINIMAL = """\
+models: [{id: accounts/lab/models/small}]
+prompt_sets: {default: {control: {text: Answer.}, treatment: {text: Answer or abstain.}}}
+sources: [{dataset: quiz, format: csv, path: quiz.csv}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+def read(folder, text, **options):
+    path = folder / "experiment.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    return config.read(path, **options)
+
+
+def document(**changes):
+    return {**YAML(typ="safe").load(MINIMAL), **changes}
+
+
+def checked(folder, **changes):
+    return config.check(document(**changes), base=folder, where="experiment.yaml")
+
+
+def refusal(folder, text, **options):
+    """The words of the one error that *text* gives."""
+    with pytest.raises(ConfigError) as refused:
+        read(folder, text, **options)
+    return str(refused.value)
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def test_a_minimal_config_gets_every_default_of_the_schema(folder):
+    found = read(folder, MINIMAL)
+    assert (found["provider"], found["temperatures"], found["samples_per_item"]) == ("emulator", [0], 1)
+    assert found["queue"]["max_attempts"] == 3
+    assert found["statistics"]["margins"] == dict.fromkeys(
+        ("em", "f1", "abstain_rate", "false_answer_rate", "unsupported_rate"), 0.02
+    )
+    assert found["sources"][0] == {
+        "dataset": "quiz", "format": "csv", "path": "quiz.csv",
+        "limit": None, "benchmark": None, "fields": {}, "answer_separator": "|",
+    }  # fmt: skip
+    assert found["models"][0]["alias"] is None
+    assert found.path("quiz.csv") == folder / "quiz.csv"
+
+
+def test_a_default_never_overwrites_what_was_said(folder):
+    said = {"statistics": {"margins": {"em": 0.5}, "power": 0.9}, "queue": {"requeue": "never"}}
+    found = checked(folder, **said)
+    assert found["statistics"]["margins"]["em"] == 0.5
+    assert found["statistics"]["margins"]["f1"] == 0.02
+    assert (found["statistics"]["power"], found["queue"]["requeue"]) == (0.9, "never")
+
+
+def test_defaults_are_not_shared_between_configs(folder):
+    one, other = checked(folder), checked(folder)
+    one["statistics"]["margins"]["em"] = 9
+    assert other["statistics"]["margins"]["em"] == 0.02
+    assert checked(folder)["statistics"]["margins"]["em"] == 0.02
+
+
+def test_the_bundled_example_is_valid(folder):
+    found = config.read(resource("examples/experiment.yaml"))
+    assert [trial.conditions for trial in found.trials] == [("control", "treatment")]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"You answer.\n", "You answer."),
+        (b"You answer.", "You answer."),
+        (b"You answer.\r\n", "You answer."),
+        (b"\xef\xbb\xbfYou answer.\n", "You answer."),
+        (b"\n  two\n\n", "\n  two\n"),
+        (b"tab\tand trailing  \n", "tab\tand trailing  "),
+        (b"a\r\nb\r\n", "a\r\nb"),
+        (b"\r", "\r"),
+        ("naïve — 😀\n".encode(), "naïve — 😀"),
+        (b"", ""),
+    ],
+)
+def test_a_prompt_file_is_inlined_without_its_last_line_end(folder, data, text):
+    """What editors add (a BOM, one line end) is not part of the prompt; everything else is."""
+    (folder / "p.txt").write_bytes(data)
+    found = read(folder, MINIMAL.replace("{text: Answer.}", "p.txt"))
+    assert found["prompt_sets"]["default"]["control"] == {"text": text, "file": "p.txt"}
+    assert found.trials[0].prompts["control"] == text
+
+
+def test_a_limit_of_the_command_line_lowers_each_sources_limit(folder):
+    text = MINIMAL.replace("path: quiz.csv}", "path: quiz.csv, limit: 5}, {dataset: b, format: csv, path: b}")
+    assert [source["limit"] for source in read(folder, text, limit=3)["sources"]] == [3, 3]
+    assert [source["limit"] for source in read(folder, text, limit=9)["sources"]] == [5, 9]
+    assert [source["limit"] for source in read(folder, text)["sources"]] == [5, None]
+    with pytest.raises(ConfigError, match="limit=0: must be at least 1"):
+        read(folder, text, limit=0)
+
+
+# --- mistakes --------------------------------------------------------------------------------------
+
+MISTAKES = {
+    # the file itself
+    "": "must hold a mapping of settings",
+    "[1, 2]": "must hold a mapping of settings",
+    "just words": "must hold a mapping of settings",
+    "a: [1": "is not valid YAML",
+    "\tname: x": "is not valid YAML",
+    "name: a\nname: b": 'is not valid YAML: while constructing a mapping in "<unicode string>", line 1',
+    MINIMAL + "---\na: 1": "is not valid YAML: expected a single document",
+    MINIMAL + "name: !!python/object:os.system x": "is not valid YAML: could not determine a constructor",
+    MINIMAL + "name: \x00": "is not valid YAML: unacceptable character #x0000",
+    MINIMAL + f"decoding: {{extra: {{x: {'[' * 3000}{']' * 3000}}}}}": "is nested too deeply",
+    # what YAML can say and JSON cannot: each once ended in a traceback when the run was created
+    MINIMAL + "temperatures: [.nan]": "temperatures[0]: nan is not a number that can be used",
+    MINIMAL + "budget: {max_usd: .inf}": "budget.max_usd: inf is not a number that can be used",
+    MINIMAL + "statistics: {seed: 99999999999999999999}": "statistics.seed: a whole number beyond 64 bits",
+    MINIMAL + "decoding: {extra: {logit_bias: {50256: -100}}}": (
+        "decoding.extra.logit_bias: the key 50256 is not text; write it in quotes"
+    ),
+    MINIMAL + "1: 2": "document: the key 1 is not text",
+    MINIMAL + "null: 2": "document: the key None is not text",
+    MINIMAL.replace("default:", "1:"): "prompt_sets: the key 1 is not text",
+    MINIMAL + "name: 2026-01-01": "name: '2026-01-01' is read as a date; write it in quotes",
+    MINIMAL + "decoding: {extra: {x: !!binary aGk=}}": "decoding.extra.x: \"b'hi'\" is read as a bytes",
+    MINIMAL + "decoding: {extra: {x: !!set {a}}}": "decoding.extra.x: \"{'a'}\" is read as a set",
+    MINIMAL + "decoding: {extra: &a {x: *a}}": "nested deeper than 50 levels",
+    MINIMAL + 'name: "\\ud800"': "name: '\\ud800' holds half a character",
+    MINIMAL + 'decoding: {extra: {"\\udc00": 1}}': "the key '\\udc00' holds half a character",
+    # settings
+    MINIMAL + "temperatres: [1]": "temperatres: unknown key; did you mean 'temperatures'?",
+    MINIMAL + "provider: firewrks": "provider: 'firewrks' is not one of emulator, fireworks; did you mean 'fireworks'?",
+    MINIMAL + "temperatures: [-1]": "temperatures[0]: -1 is below 0",
+    MINIMAL + "temperatures: [0, 0.0]": "temperatures: [0, 0.0] has non-unique elements",
+    MINIMAL + "temperatures: [0.1234567, 0.1234568]": "temperatures: 0.123457 stands there twice",
+    MINIMAL + "control: base": "prompt_sets.default: there is no condition 'base' (the control)",
+    MINIMAL.replace("csv, path", "cvs, path"): "sources[0].format: 'cvs' is not one of squad_v2, ",
+    MINIMAL.replace("csv, path: quiz.csv", "csv"): "sources[0].path: missing",
+    MINIMAL.replace("path: quiz.csv}", "path: a}, {dataset: quiz, format: csv, path: b}"): (
+        "sources: the dataset 'quiz' stands there twice"
+    ),
+    MINIMAL.replace("small}]", "small}, {id: other/small}]"): "models: 'small' stands there twice",
+    MINIMAL.replace("small}]", "small}, {id: b, alias: small}]"): "models: 'small' stands there twice",
+    "models: [{id: m}]": "prompt_sets: missing\n  sources: missing",
+    MINIMAL.replace("{text: Answer.}", "nowhere.txt"): (
+        "prompt_sets.default.control: there is no prompt file 'nowhere.txt'"
+    ),
+    MINIMAL.replace("{text: Answer.}", "{txt: x}"): "prompt_sets.default.control",
+    MINIMAL + "decoding: {extra: {temperature: 1}}": "decoding.extra.temperature: set it by temperatures",
+    MINIMAL + "decoding: {extra: {n: 5}}": "decoding.extra.n: set it by samples_per_item",
+    MINIMAL + "trials: [{model: small, prompt_set: default, decoding: {extra: {messages: []}}}]": (
+        "trials[0].decoding.extra.messages: set it by prompt_sets"
+    ),
+    # trials
+    MINIMAL + "trials: []": "trials: [] is too short (at least 1)",
+    MINIMAL + "trials: [{model: smal, prompt_set: default}]": (
+        "trials: there is no model 'smal'; did you mean 'small'?"
+    ),
+    MINIMAL + "trials: [{model: small, prompt_set: x}]": "trials: there is no prompt_set 'x'; allowed: default",
+    MINIMAL + "sweep: {models: [zzz]}": "sweep: there is no model 'zzz'; allowed: accounts/lab/models/small, small",
+    MINIMAL + "trials: [{model: small, prompt_set: default}]\nsweep: {}": "trials, sweep: only one of the two",
+    MINIMAL + "sweep: {top_p: [0.951, 0.952]}": "trials: two of them are called 'small-default-tp095'",
+    MINIMAL
+    + "trials: [{model: small, prompt_set: default}, {model: accounts/lab/models/small, prompt_set: default}]": (
+        "trials: two of them are called 'small-default'"
+    ),
+    MINIMAL.replace("models/small", "models/" + "x" * 300): "has more than 120 characters; give its model an alias",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES.items(), ids=[said[:50] for said in MISTAKES.values()])
+def test_a_mistake_is_one_clear_error(folder, text, said):
+    """The place in the config, what was found, what is allowed: never a traceback, never a guess."""
+    words = refusal(folder, text)
+    assert said in words
+    assert str(folder / "experiment.yaml") in words
+
+
+def test_bytes_that_are_no_text_are_named(folder):
+    assert "is not UTF-8 text (invalid start byte at byte 2)" in refusal(folder, b"a:\xff")
+    (folder / "p.txt").write_bytes(b"\xff")
+    assert "control: 'p.txt' is not UTF-8" in refusal(folder, MINIMAL.replace("{text: Answer.}", "p.txt"))
+
+
+def test_a_file_that_is_not_there_is_not_an_empty_one(folder):
+    with pytest.raises(ConfigError, match="there is no such config file"):
+        config.read(folder / "none.yaml")
+    with pytest.raises(UnreadableFile):
+        config.read(folder)
+
+
+def test_all_mistakes_are_told_at_once(folder):
+    words = refusal(folder, MINIMAL + "nam: x\ntemperatures: [9]\nqueue: {pol: 1}\n")
+    assert words.count("\n  ") == 3
+    assert words.endswith("Next: fix the named keys")
+
+
+JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates() | st.binary(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers() | st.none(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = list(itertools.chain.from_iterable([key] for key in config.schema.load(config.SCHEMA)["properties"]))
+
+
+@given(st.sampled_from(KEYS), JSONISH)
+@settings(max_examples=150, deadline=None)
+def test_any_value_of_any_key_is_taken_or_refused_with_a_place(tmp_path_factory, key, value):
+    try:
+        found = checked(tmp_path_factory.getbasetemp(), **{key: copy.deepcopy(value)})
+    except ConfigError as refused:
+        assert key in str(refused) or "prompt_sets" in str(refused)  # a strange control is missed in the prompt sets
+    else:
+        jsonl.dumps(dict(found.values))
+        config.frozen_text(found)
+
+
+# --- the environment -------------------------------------------------------------------------------
+
+
+def test_the_environment_overrides_the_file(folder):
+    variables = {
+        "TRIALMAKE_PROVIDER": "fireworks",
+        "TRIALMAKE_QUEUE__MAX_ATTEMPTS": "5",
+        "TRIALMAKE_TEMPERATURES": "[0, 0.7]",
+        "TRIALMAKE_STATISTICS__MARGINS__EM": "0.1",
+        "TRIALMAKE_BUDGET": "{max_usd: 3}",
+        "TRIALMAKE_SHARED_DATA": "/nowhere",
+        "PATH": "/bin",
+    }
+    found = read(
+        folder, MINIMAL + "queue: {max_attempts: 2, requeue: ask}\nprovider: emulator\n", environment=variables
+    )
+    assert found["provider"] == "fireworks"
+    assert (found["queue"]["max_attempts"], found["queue"]["requeue"]) == (5, "ask")
+    assert found.trials[0].temperatures == (0.0, 0.7)
+    assert found["statistics"]["margins"] | {"em": 0.1} == found["statistics"]["margins"]
+    assert found["budget"]["max_usd"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("TRIALMAKE_PROVIDR", "x", "providr: unknown key; did you mean 'provider'?"),
+        ("TRIALMAKE_QUEUE__MAX_ATTEMPT", "1", "queue.max_attempt: unknown key; did you mean 'max_attempts'?"),
+        ("TRIALMAKE_SAMPLES_PER_ITEM", "many", "samples_per_item: found 'many', expected integer"),
+        ("TRIALMAKE_NAME", "", "name: found None, expected string"),
+        ("TRIALMAKE_NAME", "[1", "environment variable TRIALMAKE_NAME: is not valid YAML"),
+        ("TRIALMAKE_NAME", "\udcff", "environment variable TRIALMAKE_NAME: is not valid YAML"),
+        ("TRIALMAKE_MODELS__0__ID", "m", "models: found {'0': {'id': 'm'}}, expected array"),
+    ],
+)
+def test_a_wrong_variable_is_a_config_error(folder, name, text, said):
+    assert said in refusal(folder, MINIMAL, environment={name: text})
+
+
+def test_dotenv_fills_in_and_the_process_wins(folder, monkeypatch):
+    (folder / ".env").write_text("FIREWORKS_API_KEY=from-file\nFIREWORKS_ACCOUNT_ID='lab'\nEMPTY\n# comment\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("FIREWORKS_API_KEY", "  from-process \n")
+    monkeypatch.delenv("FIREWORKS_ACCOUNT_ID", raising=False)
+    variables = config.environment()
+    key = config.fireworks_key(variables)
+    assert key.reveal() == "from-process"
+    assert "from-process" not in f"{key} {key!r}"
+    assert config.fireworks_account(checked(folder), variables) == "lab"
+    assert config.fireworks_account(checked(folder, fireworks={"account_id": "mine"}), variables) == "mine"
+    assert config.fireworks_key({"FIREWORKS_API_KEY": " "}) is None
+    assert config.fireworks_account(checked(folder), {}) is None
+
+
+def test_a_dotenv_that_is_no_text_is_named(folder, monkeypatch):
+    (folder / ".env").write_bytes(b"KEY=\xff\xfe\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=r"\.env: is not UTF-8 text"):
+        config.environment()
+
+
+# --- freezing --------------------------------------------------------------------------------------
+
+
+def refrozen(found, folder):
+    path = folder / "frozen.yaml"
+    path.write_bytes(config.frozen_text(found))
+    return config.read_frozen(path, base=folder)
+
+
+TRICKY = [
+    "", " ", "\n", "\n\n", "\t", "\r", "\r\n", "a\r\nb\r\n", "a\rb", "trailing space ", "trailing tab\t", "line \nend",
+    " leading", "\tleading", "\nleading newline", "trailing newline\n", "two\n\n", "a\n\n\nb", "a\n b\n  c\n", "a\n\tb",
+    "- list", "key: value", "key:\n  - a\n", "# comment", "a # b", "a\n# b\n", "'", '"', "it's", '"quoted"', "\\", "\\n",
+    "%", "%YAML 1.2", "---", "---\na", "...", "a\n...\nb", "!tag", "&anchor", "*alias", "|", ">", "| \n a", "{a: b}", "[x]",
+    "null", "~", "true", "yes", "No", "1", "1.0", "1e3", "0x1f", "0o7", "1_000", "2026-01-01", "12:30:00", ".inf", ".nan",
+    "=", "<<", "?", "? a", ": b", "@", "`", "x" * 5000, "word " * 2000, ("word " * 40 + "\n") * 20, "a  b" * 60,
+    "\x00", "\x1b[31m", "\x7f", "\x85", "a\x85b", "\u2028", "a\u2029b\n", "\ufeff", "\ufeffa\nb", "\ufffe", "\uffff",
+    "\xa0", "é", "日本語\nテキスト", "😀\n😀", "\u200b", "\u202e", "a\x0bb", "a\x0cb\n", "{{ jinja }}\n{% x %}", "$HOME ${X}",
+]  # fmt: skip
+
+
+def test_freezing_keeps_every_character_of_every_prompt(folder):
+    """The frozen text is what is sent. YAML once gave a NEL back as a space, and folded what it found too long."""
+    sets = {f"s{n}": {"control": {"text": text}, "treatment": {"text": text + "!"}} for n, text in enumerate(TRICKY)}
+    found = checked(folder, prompt_sets=sets)
+    assert dict(refrozen(found, folder).values) == dict(found.values)
+    assert [trial.prompts["control"] for trial in refrozen(found, folder).trials] == TRICKY
+
+
+PIECES = st.sampled_from(
+    [*"\t\n\r -:#'\"|>%&*!\\{}[]", "\x85", "\u2028", "\x00", "a", "é", "word word", "\n\n", "  ", "é" * 99]
+)
+
+
+@given(st.lists(st.lists(PIECES, max_size=6).map("".join) | st.text(max_size=20), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_freezing_and_reading_back_gives_the_same_config(tmp_path_factory, texts):
+    folder = tmp_path_factory.getbasetemp()
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    sets = {f"s{n}": {"control": {"text": text}, "treatment": {"text": "t"}} for n, text in enumerate(texts)}
+    found = checked(folder, prompt_sets=sets, decoding={"stop": texts, "extra": {"user": texts[0], texts[-1]: 1}})
+    again = refrozen(found, folder)
+    assert dict(again.values) == dict(found.values)
+    assert config.frozen_text(again) == config.frozen_text(found)
+
+
+def test_numbers_and_choices_survive_freezing(folder):
+    found = checked(
+        folder,
+        temperatures=[0, 0.1, 0.25, 1e-05, 5],
+        budget={"max_usd": 0.1},
+        prices={"models": {"m": {"input_per_mtok": 1e-9, "output_per_mtok": 1e300}}},
+        decoding={"max_tokens": {"closed": 1, "open": 2}, "top_p": None, "stop": [], "extra": {"seed": 2**63 - 1}},
+    )
+    again = refrozen(found, folder)
+    assert jsonl.dumps(dict(again.values)) == jsonl.dumps(dict(found.values))
+    assert again.trials == found.trials
+
+
+def test_a_long_prompt_stays_readable_in_the_frozen_file(folder):
+    found = checked(
+        folder, prompt_sets={"default": {"control": {"text": "One.\nTwo: yes.\n\nFour."}, "treatment": {"text": "t"}}}
+    )
+    text = config.frozen_text(found).decode()
+    assert text.startswith("# The frozen config of this run")
+    assert "text: |-\n        One.\n        Two: yes.\n\n        Four.\n" in text
+
+
+def test_the_frozen_file_needs_neither_prompt_files_nor_environment(folder):
+    (folder / "p.txt").write_text("From a file.\n")
+    found = read(folder, MINIMAL.replace("{text: Answer.}", "p.txt"), environment={"TRIALMAKE_NAME": "ours"})
+    (folder / "p.txt").unlink()
+    again = refrozen(found, folder)
+    assert again.trials[0].prompts["control"] == "From a file."
+    assert again["name"] == "ours"
+
+
+# --- trials ----------------------------------------------------------------------------------------
+
+
+def slugs(folder, **changes):
+    return [trial.slug for trial in checked(folder, **changes).trials]
+
+
+TWO = {
+    "models": [{"id": "a/b/Big Model!v1"}, {"id": "x/y", "alias": "tiny"}],
+    "prompt_sets": {
+        name: {"control": {"text": "c"}, "treatment": {"text": "t"}} for name in ("short", "long")
+    },
+}  # fmt: skip
+
+
+def test_every_model_meets_every_prompt_set_by_default(folder):
+    assert slugs(folder, **TWO) == ["Big-Model-v1-short", "Big-Model-v1-long", "tiny-short", "tiny-long"]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ({}, ["Big-Model-v1-short", "Big-Model-v1-long", "tiny-short", "tiny-long"]),
+        ({"models": ["x/y"], "prompt_sets": ["long"]}, ["tiny-long"]),
+        ({"models": ["tiny"], "prompt_sets": ["long"], "top_p": [0.5, 1, None]}, [
+            "tiny-long-tp05", "tiny-long-tp1", "tiny-long",
+        ]),
+        ({"models": ["tiny"], "prompt_sets": ["long"], "top_p": [0.95], "top_k": [1, 40], "max_tokens": [
+            64, {"closed": 8, "open": 32},
+        ]}, [
+            "tiny-long-tp095-tk1-mx64-64", "tiny-long-tp095-tk1-mx8-32",
+            "tiny-long-tp095-tk40-mx64-64", "tiny-long-tp095-tk40-mx8-32",
+        ]),
+    ],
+)  # fmt: skip
+def test_a_sweep_is_every_combination(folder, sweep, expected):
+    assert slugs(folder, **TWO, sweep=sweep) == expected
+
+
+def test_listed_trials_are_exactly_those(folder):
+    listed = [
+        {"model": "tiny", "prompt_set": "long"},
+        {"model": "a/b/Big Model!v1", "prompt_set": "short", "decoding": {"top_k": 5}},
+    ]
+    assert slugs(folder, **TWO, trials=listed) == ["tiny-long", "Big-Model-v1-short-tk5"]
+
+
+def test_a_trials_own_decoding_is_put_on_top_of_the_common_one(folder):
+    found = checked(
+        folder,
+        decoding={"top_p": 0.9, "max_tokens": 64, "stop": ["\n"]},
+        sweep={"top_p": [0.5, None], "max_tokens": [8]},
+    )
+    assert [dict(trial.decoding) for trial in found.trials] == [
+        {"top_p": 0.5, "max_tokens": 8, "stop": ["\n"]},
+        {"top_p": None, "max_tokens": 8, "stop": ["\n"]},
+    ]
+
+
+@given(
+    st.lists(st.sampled_from([None, *(n / 100 for n in range(1, 101))]), min_size=1, max_size=6, unique=True),
+    st.lists(st.sampled_from([None, 1, 5, 15, 150]), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([1, 11, {"closed": 1, "open": 11}, {"closed": 11, "open": 1}]), min_size=1, max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_two_trials_never_share_a_folder(tmp_path_factory, top_p, top_k, max_tokens):
+    sweep = {"top_p": top_p, "top_k": top_k, "max_tokens": max_tokens}
+    try:
+        found = slugs(tmp_path_factory.getbasetemp(), **TWO, sweep=sweep)
+    except ConfigError as refused:
+        assert "two of them are called" in str(refused)
+        assert any(max_tokens.count(limit) > 1 for limit in max_tokens)
+    else:
+        assert len(set(found)) == len(found) == 4 * len(top_p) * len(top_k) * len(max_tokens)
+
+
+@pytest.mark.parametrize("model", ["..", "a/..", "-", "a/", "a/ü", "a/b\\c", "a/.hidden", "a/-x", "a/b\nc", "a/%2e%2e"])
+def test_a_models_name_never_leads_out_of_the_runs_folder(folder, model):
+    [slug] = slugs(folder, models=[{"id": model}])
+    assert "/" not in slug
+    assert slug.isascii()
+    assert slug.isprintable()
+    assert (folder / slug).resolve().parent == folder.resolve()
+
+
+def test_the_control_comes_first_whatever_the_order_in_the_file(folder):
+    prompts = {"brave": {"text": "b"}, "base": {"text": "c"}, "careful": {"text": "d"}}
+    [trial] = checked(folder, prompt_sets={"default": prompts}, control="base").trials
+    assert trial.conditions == ("base", "brave", "careful")
+
+
+def test_a_negative_zero_is_zero(folder):
+    """Its ids would read `-0`, beside parts that are called t0."""
+    [trial] = checked(folder, temperatures=[-0.0]).trials
+    assert str(trial.temperatures[0]) == "0.0"

@@ -1,0 +1,100 @@
+"""A wrong document is answered with the place, what was found, what is allowed and the nearest spelling."""
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pipeline import schema
+from pipeline.paths import resource
+
+SCHEMAS = sorted(path.name.removesuffix(".json") for path in resource("schemas").glob("*.json"))
+GOOD = {
+    "models": [{"id": "m"}],
+    "prompt_sets": {"default": {"control": "c.txt", "treatment": {"text": "t"}}},
+    "sources": [{"dataset": "d", "format": "csv", "path": "q.csv"}],
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_schema_is_valid_and_says_what_it_describes(name):
+    document = schema.load(name)
+    Draft202012Validator.check_schema(document)
+    assert document["$schema"].endswith("2020-12/schema")
+    assert document["title"]
+    assert document["$id"].endswith(f"/{name}.json")
+
+
+def test_a_valid_document_has_no_problems():
+    assert schema.problems(GOOD, "experiment.schema") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"temperatres": [0]}, "temperatres: unknown key; did you mean 'temperatures'?"),
+        ({"queue": {"max_attempt": 1}}, "queue.max_attempt: unknown key; did you mean 'max_attempts'?"),
+        ({"queue": {"zzz": 1}}, "queue.zzz: unknown key; allowed: dataset_deadline_minutes, job_deadline_hours, "),
+        ({"statistics": {"margins": {"e": 1}}}, "statistics.margins.e: unknown key; did you mean 'em'?"),
+        ({"models": [{"id": "m", "alais": "x"}]}, "models[0].alais: unknown key; did you mean 'alias'?"),
+        ({"models": [{}]}, "models[0].id: missing"),
+        ({"models": []}, "models: [] is too short (at least 1)"),
+        ({"models": "m"}, "models: found 'm', expected array"),
+        ({"name": ""}, "name: '' is too short (at least 1)"),
+        ({"provider": "firewrks"}, "provider: 'firewrks' is not one of emulator, fireworks; did you mean 'fireworks'?"),
+        ({"provider": None}, "provider: None is not one of emulator, fireworks; allowed: emulator, fireworks"),
+        ({"temperatures": [0, -1]}, "temperatures[1]: -1 is below 0"),
+        ({"temperatures": [6]}, "temperatures[0]: 6 is above 5"),
+        ({"temperatures": [0, 0]}, "temperatures: [0, 0] has non-unique elements"),
+        ({"samples_per_item": 1.5}, "samples_per_item: found 1.5, expected integer"),
+        ({"samples_per_item": True}, "samples_per_item: found True, expected integer"),
+        ({"statistics": {"alpha": 0}}, "statistics.alpha: 0 must be above 0"),
+        ({"statistics": {"alpha": 0.5}}, "statistics.alpha: 0.5 must be below 0.5"),
+        ({"decoding": {"max_tokens": {"closed": 1}}}, "decoding.max_tokens: "),
+        ({"decoding": {"max_tokens": 0}}, "decoding.max_tokens: 0 is below 1"),
+        ({"sweep": {"top_p": [7]}}, "sweep.top_p[0]: 7 is above 1"),
+        ({"sweep": {"top_k": [0]}}, "sweep.top_k[0]: 0 is below 1"),
+        ({"sources": [{**GOOD["sources"][0], "fields": {"ID": "x"}}]}, "sources[0].fields: 'ID' is not one of id, "),
+        ({"prompt_sets": {"default": {"control": "c"}}}, "prompt_sets.default: {'control': 'c'} is too short"),
+        ({"prompt_sets": {"default": {"control": 5, "x": "y"}}}, "prompt_sets.default.control: found 5, expected "),
+        ({"prompt_sets": {"default": {"Control": "c", "x": "y"}}}, "prompt_sets.default: 'Control' does not match"),
+        ({"prompt_sets": {"de fault": GOOD["prompt_sets"]["default"]}}, "prompt_sets: 'de fault' does not match"),
+        ({"fireworks": {"base_url": "ftp://x"}}, "fireworks.base_url: 'ftp://x' does not match '^https?://'"),
+    ],
+)
+def test_a_problem_names_place_finding_and_remedy(change, sentence):
+    found = schema.problems({**GOOD, **change}, "experiment.schema")
+    assert len(found) == 1, found
+    assert found[0].startswith(sentence)
+    assert len(found[0]) < 500
+
+
+def test_every_problem_is_named_once_and_in_the_order_of_its_place():
+    found = schema.problems({**GOOD, "nam": 1, "temperatures": [9, -2], "models": [{}]}, "experiment.schema")
+    assert found == [
+        "nam: unknown key; did you mean 'name'?",
+        "models[0].id: missing",
+        "temperatures[0]: 9 is above 5",
+        "temperatures[1]: -2 is below 0",
+    ]
+
+
+def test_a_long_value_does_not_flood_the_message():
+    found = schema.problems({**GOOD, "models": "x" * 100_000}, "experiment.schema")
+    assert len(found[0]) < 120
+
+
+def test_schemas_refer_to_each_other_without_a_network():
+    """run.json uses definitions of the manifest's schema; jsonschema would fetch an unknown reference."""
+    found = schema.problems({"stages": {"prepare": {"status": "don"}}}, "run.schema")
+    assert any(sentence.startswith("stages.prepare.status: 'don' is not one of pending") for sentence in found)
+
+
+@pytest.mark.parametrize(
+    ("word", "allowed", "end"),
+    [
+        ("pharse", ["parse", "score"], "; did you mean 'parse'?"),
+        ("zzz", ["score", "parse"], "; allowed: parse, score"),
+        ("zzz", [], ""),
+    ],
+)
+def test_the_nearest_spelling_or_all_there_are(word, allowed, end):
+    assert schema.nearest(word, allowed) == end
