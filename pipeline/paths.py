@@ -3,11 +3,12 @@
 experiments/run_<RID>/
   experiment.yaml  run.json
   prepared/open_book.jsonl  prepared/closed_book.jsonl
-  .doit.db  run.lock  queue.lock  logs/decisions.jsonl  .emulator/
+  .doit.db  run.lock  queue.lock  STOP_REQUESTED  logs/decisions.jsonl  .emulator/
   aggregate_report.md  index.html
   <trial>/
     batch_inputs/index.json  t0_control_p01.jsonl ...
-    results/<part>/ledger.jsonl  OUTPUT_DATASET_ID.txt  results.jsonl  a1/BIJOutputSet.jsonl  a1/error-data
+    results/<part>/ledger.jsonl  OUTPUT_DATASET_ID.txt  results.jsonl  set_aside.jsonl
+    results/<part>/a1/BIJOutputSet.jsonl  a1/error-data  a2/requests.jsonl
     results/attempts.json  results_combined.jsonl  predictions.csv  usage.csv  per_item_scores.csv
     results/significance.json  costs.json  trial_manifest.json
     reports/report.md  report.html  figures/*.svg
@@ -27,6 +28,7 @@ STOP_FILE = "STOP_REQUESTED"
 
 _RUN_PREFIX = "run_"
 _RID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RAW_FILE = re.compile(r"BIJOutputSet(\.[0-9]+)?\.jsonl|error-data(\.[0-9]+)?")
 _PACKAGE = Path(__file__).parent
 
 
@@ -51,6 +53,11 @@ def raw_file(folder: Path, *, errors: bool, number: int = 1) -> Path:
     """
     infix = "" if number == 1 else f".{number}"
     return folder / (f"error-data{infix}" if errors else f"BIJOutputSet{infix}.jsonl")
+
+
+def is_raw_file(name: str) -> bool:
+    """Whether `raw_file` gives such names; what else lies in an attempt's folder is not the provider's."""
+    return _RAW_FILE.fullmatch(name) is not None
 
 
 def runs(experiments: Path = EXPERIMENTS) -> list[RunPaths]:
