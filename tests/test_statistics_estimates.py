@@ -19,7 +19,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from pipeline.statistics import estimates, meta, power
 from pipeline.statistics.effects import effects
 from pipeline.statistics.estimates import Estimate
-from pipeline.statistics.numbers import Undefined
+from pipeline.statistics.numbers import Undefined, seal
 from pipeline.statistics.tost import tost
 
 VARYING = [name for name, data in SETS.items() if len(data.deltas) > 1 and np.ptp(data.deltas) > 0]
@@ -277,3 +277,26 @@ def test_plan_answers_what_a_budget_can_detect() -> None:
     assert (one["detectable"], ten["detectable"]) == (pytest.approx(0.1327, abs=5e-5), pytest.approx(0.0757, abs=5e-5))
     assert (one["affordable_items"], ten["affordable_items"]) == (1980, 198)
     assert ten["detectable_within_budget"] == ten["detectable"]
+
+
+def test_a_plan_says_what_a_pilot_of_one_sample_cannot_tell() -> None:
+    unknown = power.Variances(0.2, power.ONE_SAMPLE, power.ONE_SAMPLE, power.ONE_SAMPLE)
+    ours = seal(power.plan(unknown, alpha=0.05, power=0.8, deltas=[0.05], samples=[1, 5], items=500, requests=3))
+    one, five = ours["by_samples"]
+    assert one["items_needed"] == {"0.05": 628}
+    assert five["items_needed"] == {"0.05": None}
+    assert one["affordable_items"] == 1
+    assert one["detectable_within_budget"] is None
+    assert any(text.startswith("one_sample:") and "by_samples.variance" in text for text in ours["warnings"])
+
+
+def test_a_null_cannot_be_written_without_its_reason() -> None:
+    document = {"a": Undefined("no_pairs: none"), "b": {"c": [1, Undefined("no_pairs: none")], "warnings": []}}
+    assert seal(document | {"warnings": ["x: y"]}) == {
+        "a": None,
+        "b": {"c": [1, None], "warnings": ["no_pairs: none (c)"]},
+        "warnings": ["x: y", "no_pairs: none (a)"],
+    }
+    for nameless in (None, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"a\.b: .* has no place"):
+            seal({"a": {"b": nameless}, "warnings": []})

@@ -122,6 +122,6 @@ def _remarks(pairs: Pairs, samples: dict[str, Any], unit: str) -> list[str]:
     if unit != "none" and len(np.unique(pairs.cluster)) < len(pairs.item):
         remarks.append(
             f"clustered: items share a {unit}; `primary`, `cluster`, `tost` and `meta` allow for that, "
-            "mcnemar, wilcoxon, bootstrap, permutation and ci_95 do not"
+            "mcnemar, wilcoxon, bootstrap, permutation, ci_95, abstention and selective_risk do not"
         )
     return remarks
