@@ -149,12 +149,14 @@ def test_a_key_that_stands_there_twice_is_named():
 @example(b'{"a":1,"a":2}')
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_give_a_value_or_a_reason(data):
+    reason = "read"
     try:
         value = jsonl.loads_checked(data)
     except BadJson as refused:
-        assert str(refused)
+        reason = str(refused)
     else:
         assert json.loads(data) == value
+    assert reason
 
 
 # --- writing --------------------------------------------------------------------------------------
