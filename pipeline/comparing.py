@@ -43,11 +43,12 @@ def compare_text(document: Document, first: str, second: str) -> Iterator[str]:
 
 
 def _words(numbers: Document) -> str:
-    delta, interval = numbers["delta_mean"], numbers["ci_95"]
+    delta = numbers["delta_mean"]
     if delta is None:
         return f"n={numbers['n_pairs']}: not defined"
+    primary = numbers["primary"]  # where items share clusters, the test and interval that allow for it
+    interval, p = primary["ci_95"], primary["p_value"]
     between = f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval and interval[0] is not None else ""
-    p = numbers["perm_p_value"]
     return f"{delta:+.4f}{between}  p={'-' if p is None else format(p, '.4g')}  n={numbers['n_pairs']}"
 
 
