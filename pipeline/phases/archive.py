@@ -16,6 +16,7 @@ from pipeline.fingerprints import Fingerprints
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.queue import merge
 
 _LEVEL = 6  # gzip's default; higher costs twice the time for a few percent
 
@@ -56,4 +57,7 @@ def _files(run: RunPaths, paths: TrialPaths, index: Index) -> Iterator[Path]:
         for extra in (files.output_ids, files.conflicts):
             if extra.is_file():
                 yield extra
-        yield from sorted(path for path in files.root.glob("a[0-9]*/*") if path.is_file())
+        # Not the whole folder: what was set aside there has the time in its name.
+        for folder in sorted(files.root.glob("a[0-9]*")):
+            yield from merge.raw_files(folder)
+            yield from sorted(folder.glob("requests.jsonl"))

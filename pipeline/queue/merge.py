@@ -20,7 +20,7 @@ from pipeline import disk, jsonl
 from pipeline.disk import Written
 from pipeline.errors import ContractBroken
 from pipeline.parts import IdsDigest, Part
-from pipeline.paths import PartPaths
+from pipeline.paths import PartPaths, is_raw_file
 from pipeline.providers.rows import BadRow, Row
 
 ReadRow = Callable[[bytes], Row]
@@ -95,13 +95,11 @@ def tally(paths: PartPaths, ids: Sequence[str], attempts: Mapping[int, Sequence[
 
 
 def raw_files(folder: Path) -> list[Path]:
-    """The provider's files of one attempt, successes before errors, in a fixed order."""
+    """The provider's files of one attempt, successes before errors, in a fixed order; nothing else that lies there."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.is_file() and path.name != "requests.jsonl"]
-    return sorted(
-        (path for path in found if not path.name.startswith(".")), key=lambda path: ("error" in path.name, path.name)
-    )
+    found = [path for path in folder.iterdir() if is_raw_file(path.name) and path.is_file()]
+    return sorted(found, key=lambda path: ("error" in path.name, path.name))
 
 
 def write_results(paths: PartPaths, part: Part, ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Merged:
@@ -158,7 +156,7 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
     failures: dict[str, Failure] = {}
     conflicts: set[str] = set()
     for path in files:
-        for place, data in _places(path):
+        for place, data in places(path):
             try:
                 row = read_row(data)
             except BadRow as error:
@@ -186,8 +184,8 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
         result.answers.setdefault(name, place)
 
 
-def _places(path: Path) -> Iterator[tuple[Place, bytes]]:
-    """Every non-blank line with its place; of a line above the limit, its first bytes (they will not parse)."""
+def places(path: Path) -> Iterator[tuple[Place, bytes]]:
+    """Every line of a raw file that is not blank, with its place; of one above the limit, its first bytes, which do not parse."""
     offset = number = 0
     with disk.readable(path), open(path, "rb", buffering=disk.READ_BLOCK) as stream:
         while data := stream.readline(jsonl.MAX_LINE + 1):

@@ -47,14 +47,13 @@ class Settling:
         """The part's ids, in request order."""
         return attempts.ids_of(self.paths.part_requests(self.part.part))
 
+    def asked(self, number: int) -> list[str]:
+        """The ids that attempt *number* asked for."""
+        return attempts.ids_of(attempts.requests_of(self.paths, self.part, number))
+
     def tally(self, book: Ledger, ids: list[str]) -> Tally:
         """Count the rows of the ledger's attempts."""
-        asked = {
-            attempt.number: ids
-            if attempt.number == 1
-            else attempts.ids_of(attempts.requests_of(self.paths, self.part, attempt.number))
-            for attempt in book.attempts
-        }
+        asked = {attempt.number: self.asked(attempt.number) for attempt in book.attempts}
         return merge.tally(self.paths.part(self.part.part), ids, asked or {1: ids}, self.context.hands.read_row)
 
     def raw_answers_all(self) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
 from pipeline import disk, ledger
 from pipeline.errors import ProviderError, Refused, TrialmakeError
 from pipeline.ledger import Attempt, Ledger
 from pipeline.parts import Part
 from pipeline.paths import PartPaths, TrialPaths
-from pipeline.providers.base import Accepted, IdTaken, Job, JobPhase, Submission
+from pipeline.providers.base import Accepted, IdTaken, Job, JobPhase, Provider, Submission
 from pipeline.queue import attempts, budget
 from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
@@ -143,10 +143,8 @@ class Work:
             model=attempt.model,
             display_name=attempts.display_name(self.context.workspace.rid, self.paths, self.part, attempt.number),
         )
-        provider = self.context.provider()
-        ledger.check_binding(attempt, provider.binding(), str(self.files.ledger))
         try:
-            accepted = provider.submit(submission)
+            accepted = self._provider_of(attempt).submit(submission)
         except IdTaken as taken:
             # Something else has one of the ids. This attempt's job never was; the next attempt has other ids.
             job = _absent(attempt, ID_TAKEN, taken.what)
@@ -162,9 +160,7 @@ class Work:
             ledger.end(self.files.ledger, attempt.number, accepted.job)
 
     def _poll(self, attempt: Attempt) -> None:
-        provider = self.context.provider()
-        ledger.check_binding(attempt, provider.binding(), str(self.files.ledger))
-        job = provider.find(attempt.job_id)
+        job = self._provider_of(attempt).find(attempt.job_id)
         if job is None:
             job = _absent(attempt, "NOT_FOUND", "the provider has no such job any more")
         if job.phase.terminal:
@@ -194,18 +190,16 @@ class Work:
         if attempt.ended is JobPhase.FAILED or attempt.state == ID_TAKEN:
             ledger.collect(self.files.ledger, attempt.number, {}, "no results: the job failed")
             return
-        provider = self.context.provider()
-        ledger.check_binding(attempt, provider.binding(), str(self.files.ledger))
         repair = self.context.workspace.config["repair"]
         ladder = Ladder(
-            provider,
+            partial(self._provider_of, attempt),
             self.context.hands.read_row,
             self.context.workspace.fingerprints,
             repair["external_url"],
             repair["firectl"],
         )
         try:
-            collected = ladder.climb(self.files, attempt, [attempt.output_dataset_id])
+            collected = ladder.climb(self.files, attempt, set(self.settling.asked(attempt.number)))
         except ResultsLost as lost:
             ledger.lose(self.files.ledger, attempt.number, lost.tried)
             self._say(f"the results of attempt {attempt.number} are lost; tried: {'; '.join(lost.tried)}")
@@ -219,6 +213,11 @@ class Work:
         self.settled = True
 
     # --- what the steps need ---------------------------------------------------------------------
+
+    def _provider_of(self, attempt: Attempt) -> Provider:
+        provider = self.context.provider()
+        ledger.check_binding(attempt, provider.binding(), str(self.files.ledger))
+        return provider
 
     def _check_deadline(self, attempt: Attempt, job: Job) -> None:
         hours = self.context.workspace.config["queue"]["job_deadline_hours"]

@@ -1,0 +1,316 @@
+"""The repair ladder: results that are missing or damaged come home by the first rung that has them.
+
+If one of these failed, rows that were paid for would be thrown away, or paid for again while they
+were still to be had; or rows of something else would count as results.
+"""
+
+import stat
+import sys
+import textwrap
+
+import pytest
+from queue_kit import LINKS, SMALL, STORAGE, TEN_ROWS, Lab, lines, part_of
+
+from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
+
+CONTROL = "t0_control_p01"
+GONE = {"name": "gone", "call": {**LINKS, "times": None}, "do": {"respond": "not_found"}}
+DEAD = {"name": "dead", "call": {**STORAGE, "times": None}, "do": {"respond": {"status": 403, "text": "no"}}}
+
+
+def by(lab, part=f"m-p/{CONTROL}"):
+    """Which rung brought each attempt's files."""
+    return [attempt.collected_by for attempt in lab.ledgers()[part].attempts]
+
+
+def forget_results(lab, *, raw):
+    """Remove the control part's results, and its raw files too where *raw* says so."""
+    folder = part_of(lab, "control")
+    (folder / "results.jsonl").unlink()
+    if raw:
+        for path in (folder / "a1").iterdir():
+            path.unlink()
+    return folder
+
+
+def test_raw_files_that_are_still_here_are_enough():
+    with Lab() as lab:
+        assert lab.go().done
+        forget_results(lab, raw=False)
+        calls = len(lab.calls())
+        lab.emulator.stop()  # not even reachable
+        assert lab.go().done
+        assert len(lab.calls()) == calls
+        lab.check()
+
+
+@pytest.mark.parametrize("crashed_at", ["BIJOutputSet.jsonl", "error-data"])
+def test_raw_files_without_a_record_count_when_they_hold_all_that_was_answered(crashed_at):
+    """A kill between the last rename and the ledger's line must not make the files worthless."""
+    with Lab() as lab:
+        assert lab.go().done
+        folder = forget_results(lab, raw=False)
+        book = folder / "ledger.jsonl"
+        book.write_bytes(b"".join(line for line in lines(book) if b'"collected"' not in line))
+        if crashed_at == "error-data":  # it had been moved last, and was not
+            (folder / "a1" / "error-data").unlink()
+        lab.fault(GONE)
+        assert lab.go().done
+        assert by(lab) == ["raw files"]
+        lab.check()
+
+
+def test_missing_raw_files_come_by_fresh_links():
+    with Lab() as lab:
+        assert lab.go().done
+        forget_results(lab, raw=True)
+        assert lab.go().done
+        assert by(lab)[0].startswith("signed links of tm-lab-")
+        lab.check()
+
+
+@pytest.mark.parametrize("how", ["edited", "cut", "emptied"])
+def test_a_raw_file_that_is_not_what_was_recorded_is_kept_aside_and_fetched_again(how):
+    with Lab() as lab:
+        assert lab.go().done
+        folder = forget_results(lab, raw=False)
+        raw = folder / "a1" / "BIJOutputSet.jsonl"
+        data = raw.read_bytes()
+        broken = {"edited": data.replace(b"Ada", b"Eve"), "cut": data[:-9], "emptied": b""}[how]
+        assert broken != data
+        raw.write_bytes(broken)
+        ending = lab.go()
+        assert ending.done
+        (aside,) = (folder / "a1").glob("BIJOutputSet.jsonl.damaged.*")
+        assert aside.read_bytes() == broken
+        assert f"m-p/{CONTROL}: BIJOutputSet.jsonl: not what was recorded; kept as {aside.name}" in ending.said
+        lab.check()
+
+
+@pytest.mark.parametrize("external", ["", None, "gs://bucket/file.jsonl", "http://10.0.0.7/x", "https://localhost/x"])
+def test_results_that_nobody_has_any_more_are_asked_for_once_more(external):
+    """The whole ladder without success: the rows are owed again, and each rung is named."""
+    with Lab(SMALL, GONE, {"job": {"times": None}, "do": {"external_url": external}}) as lab:
+        lab.sleep(0)
+        ending = lab.go("submit")
+        lab.sleep(600)
+        ending = lab.go("download", wait=False)
+        (lost,) = [line for line in ending.said if "control" in line and "lost" in line]
+        assert "signed links of tm-lab-" in lost
+        assert "the provider has no such dataset" in lost
+        assert "externalUrl of tm-lab-" in lost
+        assert "it is not an http(s) link" in lost if external == "gs://bucket/file.jsonl" else True
+        assert "was not followed" in lost if external and external.startswith("http") else True
+        lab.heal()
+        assert lab.go().done
+        assert [attempt.rows for attempt in lab.ledgers()[f"m-p/{CONTROL}"].attempts] == [2, 2]
+        lab.check(jobs=4)
+
+
+def test_an_external_url_of_the_provider_itself_is_followed():
+    with Lab(SMALL, GONE, {"job": {"times": None}, "do": {"external_url": "serve"}}) as lab:
+        assert lab.go().done
+        assert by(lab)[0].startswith("externalUrl of tm-lab-")
+        assert lab.fired()[0] > 0
+        lab.check()
+
+
+def test_no_external_url_is_tried_where_the_config_forbids_it():
+    serve = {"job": {"times": None}, "do": {"external_url": "serve"}}
+    with Lab(SMALL, GONE, serve, repair={"external_url": False}, queue={"max_attempts": 1}) as lab:
+        assert not lab.go().done
+        assert all(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"call": {**STORAGE, "times": 1}, "do": {"respond": "link_expired"}},
+        {"call": {**STORAGE, "skip": 1, "times": 1}, "do": {"respond": "link_expired"}},
+        {"call": {**STORAGE, "times": 1}, "do": {"respond": {"status": 401, "text": "no"}}},
+        {"call": {**STORAGE, "times": 1}, "do": {"damage": {"how": "close"}}},
+        {"call": {**STORAGE, "times": 1}, "do": {"damage": {"how": "reset"}}},
+        {"call": {**STORAGE, "times": 1}, "do": {"reset": True}},
+        {"call": {**LINKS, "times": 1}, "do": {"edit": {"set": {"filenameToSignedUrls": {}}}}},
+        {"call": {**LINKS, "times": 2}, "do": {"respond": "html_502"}},
+    ],
+    ids=["expired", "second-expired", "401", "cut", "reset-midway", "reset", "empty-map", "bad-gateway"],
+)
+def test_a_download_that_fails_once_is_repeated_with_fresh_links(fault):
+    with Lab(SMALL, fault) as lab:
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert lab.fired() == [fault["call"]["times"]]
+        assert not list(lab.run.root.rglob(".incoming"))
+        assert not list(lab.run.root.rglob("*.tmp"))
+        lab.check()
+
+
+def test_results_that_cannot_be_had_now_are_not_lost():
+    """Storage that refuses for hours says nothing about the rows: nothing is asked again, the next run goes on."""
+    with Lab(SMALL, DEAD) as lab:
+        ending = lab.go()
+        assert ending.error.exit_code == EXIT_NOT_READY
+        assert "storage answered 403" in str(ending.error)
+        assert lab.fired()[0] > 1
+        assert not any(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts)
+        assert len(lab.jobs()) == 2
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 412])
+def test_a_refusal_to_list_the_files_is_not_their_absence(status):
+    """Only 404 means gone. An unpaid account (402, 412) must not lead to paying again."""
+    refusal = {
+        "call": {**LINKS, "times": None},
+        "do": {"respond": {"status": status, "json": {"message": "pay first"}}},
+    }
+    with Lab(SMALL, refusal) as lab:
+        ending = lab.go()
+        assert isinstance(ending.error, ProviderError)
+        assert "pay first" in str(ending.error)
+        assert lab.fired()[0] > 0
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_key_that_is_revoked_at_the_download_stops_at_once_and_loses_nothing():
+    revoked = {"call": {**LINKS, "times": None}, "do": {"respond": "key_revoked"}}
+    with Lab(SMALL, revoked) as lab:
+        ending = lab.go()
+        assert isinstance(ending.error, AuthError)
+        assert not any(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts)
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+def test_rows_of_another_dataset_are_not_taken_for_results():
+    """An externalUrl (or firectl) that serves something else has as many rows as were promised, and none of ours."""
+    with Lab(SMALL) as lab:
+        lab.go("submit")
+        lab.sleep(600)
+        control, treatment = (f"{job}-out" for job in lab.jobs())
+        lab.fault(
+            {
+                "call": {"method": "GET", "path": f"{control}:getDownloadEndpoint$", "times": None},
+                "do": {"respond": "not_found"},
+            },
+            {
+                "call": {"method": "GET", "path": f"{control}$", "times": None},
+                "do": {"edit": {"set": {"externalUrl": lab.emulator.service.links.external(treatment)}}},
+            },
+        )
+        ending = lab.go("download", wait=False)
+        assert all(lab.fired())
+        assert any("0 of 2 answered rows arrived" in line for line in ending.said)
+        lab.heal()
+        assert lab.go().done
+        lab.check(jobs=3)
+
+
+def test_rows_that_stay_behind_the_providers_count_are_asked_again_and_the_others_kept():
+    """The job counted a row that is in no file: all rungs are tried, then only that row is asked again."""
+    drop = {"job": {"id": ".*", "times": 1}, "do": {"rows": [{"pick": {"every": 5, "offset": 1}, "do": "drop"}]}}
+    with Lab(TEN_ROWS, drop) as lab:
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert any("8 of 10 answered rows arrived" in line for line in ending.said)
+        assert [attempt.rows for attempt in lab.ledgers()[f"m-p/{CONTROL}"].attempts] == [10, 2]
+        assert by(lab)[0] == "what could be had"
+        lab.check(jobs=3)
+
+
+# --- firectl -----------------------------------------------------------------------------------------
+
+
+def firectl(lab, body):
+    """A fake firectl on disk: *body* gets `words`, `dataset` and `folder`, and says what it was called with."""
+    script = lab.folder / "firectl"
+    text = f"""\
+        #!{sys.executable}
+        import pathlib, sys, time, json, shutil
+        here = pathlib.Path({str(lab.folder)!r})
+        words, dataset = sys.argv[1:3], sys.argv[3]
+        assert sys.argv[4] == "--output-dir"
+        folder = pathlib.Path(sys.argv[5]) / "dataset" / dataset
+        with open(here / "called", "a") as log:
+            log.write(" ".join(words) + "\\n")
+        """
+    script.write_text(textwrap.dedent(text) + textwrap.dedent(body))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return [str(script)]
+
+
+COPY = """
+        folder.mkdir(parents=True)
+        shutil.copytree(here / "kept", folder, dirs_exist_ok=True)
+        """
+
+
+@pytest.fixture
+def stranded():
+    """A finished run whose raw files and output datasets are gone; the control part's rows are in `kept/`."""
+    with Lab() as lab:
+        assert lab.go().done
+        folder = part_of(lab, "control")
+        (folder / "results.jsonl").unlink()
+        (folder / "a1").rename(lab.folder / "kept")
+        lab.fault(GONE)
+        yield lab
+
+
+def called(lab):
+    return (lab.folder / "called").read_text().splitlines()
+
+
+def test_firectl_brings_what_links_no_longer_do(stranded):
+    stranded.change(repair={"firectl": firectl(stranded, COPY)})
+    assert stranded.go().done
+    assert called(stranded) == ["dataset download"]
+    assert by(stranded)[0].startswith("firectl tm-lab-")
+    stranded.check()
+
+
+def test_firectl_is_tried_with_its_old_order_of_words_too(stranded):
+    old = 'if words != ["download", "dataset"]:\n    sys.exit("unknown command dataset")\n'
+    stranded.change(repair={"firectl": firectl(stranded, old + textwrap.dedent(COPY))})
+    assert stranded.go().done
+    assert called(stranded) == ["dataset download", "download dataset"]
+    stranded.check()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "sys.exit('no such dataset, see https://host/x?sig=SECRET')",
+            "exit code 1, no such dataset, see https://host/x",
+        ),
+        ("", "exit code 0"),
+        ("folder.mkdir(parents=True); (folder / 'page.html').write_text('<html>')", "0 of 2 answered rows arrived"),
+        ("folder.mkdir(parents=True); (folder / 'x.jsonl').symlink_to('/etc/passwd')", "exit code 0"),
+    ],
+    ids=["fails", "leaves nothing", "leaves a page", "leaves a link"],
+)
+def test_a_firectl_that_does_not_help_is_named_and_the_rows_are_asked_again(stranded, body, said):
+    stranded.change(repair={"firectl": firectl(stranded, body)})
+    ending = stranded.go("download", wait=False)
+    (lost,) = [line for line in ending.said if "are lost" in line]
+    assert said in lost
+    assert "SECRET" not in ending.text
+    stranded.heal()
+    assert stranded.go().done
+    stranded.check(jobs=3)
+
+
+def test_a_firectl_that_is_not_installed_is_said_so(stranded):
+    stranded.change(repair={"firectl": ["/nowhere/firectl"]})
+    ending = stranded.go("download", wait=False)
+    assert "/nowhere/firectl cannot be started (No such file or directory)" in ending.text
+    stranded.heal()
+    assert stranded.go().done
+    stranded.check(jobs=3)
