@@ -309,15 +309,15 @@ def refrozen(found, folder):
 
 
 TRICKY = [
-    "", " ", "\n", "\n\n", "\t", "\r", "\r\n", "a\r\nb\r\n", "a\rb", "trailing space ", "trailing tab\t", "line \nend",
-    " leading", "\tleading", "\nleading newline", "trailing newline\n", "two\n\n", "a\n\n\nb", "a\n b\n  c\n", "a\n\tb",
-    "- list", "key: value", "key:\n  - a\n", "# comment", "a # b", "a\n# b\n", "'", '"', "it's", '"quoted"', "\\",
-    "\\n", "%", "%YAML 1.2", "---", "---\na", "...", "a\n...\nb", "!tag", "&anchor", "*alias", "|", ">", "| \n a",
-    "{a: b}", "[x]", "null", "~", "true", "yes", "No", "1", "1.0", "1e3", "0x1f", "0o7", "1_000", "2026-01-01", "12:30:00",
-    ".inf", ".nan", "=", "<<", "?", "? a", ": b", "@", "`", "x" * 5000, "word " * 2000, ("word " * 40 + "\n") * 20, "a  b" * 60,
-    "\x00", "\x1b[31m", "\x7f", "\x85", "a\x85b", "\u2028", "a\u2029b\n", "\ufeff", "\ufeffa\nb", "\ufffe", "\uffff",
-    "\xa0", "é", "日本語\nテキスト", "😀\n😀", "\u200b", "\u202e", "a\x0bb", "a\x0cb\n", "{{ jinja }}\n{% x %}",
-    "$HOME ${X}",
+    "", " ", "\n", "\n\n", "\t", "\r", "\r\n", "a\r\nb\r\n", "a\rb", "trailing space ", "trailing tab\t",
+    "line \nend", " leading", "\tleading", "\nleading newline", "trailing newline\n", "two\n\n", "a\n\n\nb",
+    "a\n b\n  c\n", "a\n\tb", "- list", "key: value", "key:\n  - a\n", "# comment", "a # b", "a\n# b\n", "'", '"',
+    "it's", '"quoted"', "\\", "\\n", "%", "%YAML 1.2", "---", "---\na", "...", "a\n...\nb", "!tag", "&anchor",
+    "*alias", "|", ">", "| \n a", "{a: b}", "[x]", "null", "~", "true", "yes", "No", "1", "1.0", "1e3", "0x1f",
+    "0o7", "1_000", "2026-01-01", "12:30:00", ".inf", ".nan", "=", "<<", "?", "? a", ": b", "@", "`", "x" * 5000,
+    "word " * 2000, ("word " * 40 + "\n") * 20, "a  b" * 60, "\x00", "\x1b[31m", "\x7f", "\x85", "a\x85b", "\u2028",
+    "a\u2029b\n", "\ufeff", "\ufeffa\nb", "\ufffe", "\uffff", "\xa0", "é", "日本語\nテキスト", "😀\n😀", "\u200b", "\u202e",
+    "a\x0bb", "a\x0cb\n", "{{ jinja }}\n{% x %}", "$HOME ${X}",
 ]  # fmt: skip
 
 
