@@ -12,14 +12,18 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 
 PUNCTUATION = string.punctuation.encode()  # the 32 ASCII characters that all three official scripts treat alike
 PUNCTUATION_TO_SPACE = bytes.maketrans(PUNCTUATION, b" " * len(PUNCTUATION))
 
+ARTICLES = frozenset({"a", "an", "the"})
+
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
-_ARTICLES = frozenset({"a", "an", "the"})
+_ARTICLE_FIRST = re.compile(r"(?:a|an|the)\b")  # in the first four characters: an article and what ends it
+_ARTICLE_LAST = re.compile(r"\b(?:a|an|the)\Z")  # likewise in the last four
 # ASCII that cannot put a word boundary inside a token: letters, digits, and what str.split cuts at.
 _PLAIN = (string.ascii_letters + string.digits + string.whitespace + "\x1c\x1d\x1e\x1f").encode()
 
@@ -92,10 +96,25 @@ def tokens_without_articles(text: str, table: bytes | None, deleted: bytes = b""
 
     The same as `re.sub(r"\\b(a|an|the)\\b", " ", text).split()`, provided `_` is mapped or deleted.
     """
+    return list(without_articles(words(text, table, deleted)))
+
+
+def without_articles(tokens: Iterable[str]) -> Iterator[str]:
+    """Those of *tokens* that are no article."""
+    return filterfalse(ARTICLES.__contains__, tokens)
+
+
+def words(text: str, table: bytes | None, deleted: bytes = b"") -> list[str]:
+    """As `tokens_without_articles`, with those articles left in that are a token of their own."""
     # surrogatepass: a text with a lone surrogate is scored like any other
     data = text.encode("utf-8", "surrogatepass").translate(table, deleted)
-    words = data.decode("utf-8", "surrogatepass").split()
-    odd = data.translate(None, _PLAIN)
-    if odd and not odd.decode("utf-8", "surrogatepass").isalnum():
-        words = [part for word in words for part in ((word,) if word.isalnum() else _ARTICLE.sub(" ", word).split())]
-    return [word for word in words if word not in _ARTICLES]
+    mapped = data.decode("utf-8", "surrogatepass")
+    if odd := data.translate(None, _PLAIN):
+        marks = {char for char in odd.decode("utf-8", "surrogatepass") if not char.isalnum()}
+        if any(_touches_article(mapped, mark) for mark in marks):
+            mapped = _ARTICLE.sub(" ", mapped)
+    return mapped.split()
+
+
+def _touches_article(text: str, mark: str) -> bool:
+    return any(_ARTICLE_FIRST.match(piece[:4]) or _ARTICLE_LAST.search(piece[-4:]) for piece in text.split(mark))

@@ -2,15 +2,15 @@
 
 `span`: the whole answer stands in the passage, on token boundaries. `overlap`: enough of its distinct
 content words do. Both compare lower-case tokens cut at punctuation (so `20` is found in `20-storey`)
-without articles. Wrong answers copied from the passage count as supported, paraphrases as
-unsupported; see the known limits in the scoring notes before citing either.
+without articles. A wrong answer copied from the passage counts as supported, a right paraphrase as
+unsupported: this measures copying, not correctness (figures in `tests/test_scoring_unsupported.py`).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.scoring.benchmark import PUNCTUATION_TO_SPACE, tokens_without_articles
+from pipeline.scoring.benchmark import ARTICLES, PUNCTUATION_TO_SPACE, without_articles, words
 
 # Marks outside ASCII that punctuate like their ASCII relatives: quotes, dashes, ellipsis, bullets, brackets.
 _MARKS = "‘’‚“”„´«»‹›–—―−…·•"
@@ -23,7 +23,7 @@ some such t than that their them then there these they this those through to too
 what when where which while who whom whose why will with would you your
 according answer context mentioned passage question stated text
 """
-_STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
+_STOP_WORDS = ARTICLES.union(_FUNCTION_WORDS.split())
 
 
 class Unsupported(NamedTuple):
@@ -36,28 +36,32 @@ class Unsupported(NamedTuple):
 class Passage:
     """A passage made ready for many answers."""
 
-    __slots__ = ("_padded", "_words")
+    __slots__ = ("_content", "_padded", "_words")
 
     def __init__(self, text: str) -> None:
-        tokens = _tokens(text)
-        self._padded = f" {' '.join(tokens)} "
-        self._words = frozenset(tokens)
+        found = _words(text)
+        self._padded = _padded(found)
+        self._words = ARTICLES.union(found)
+        self._content = self._words - _STOP_WORDS
 
     def unsupported(self, answer: str, threshold: float) -> Unsupported:
         """Judge *answer*; by overlap it is unsupported when less than *threshold* of its content words are found."""
-        tokens = _tokens(answer)
-        if not tokens:
+        said = set(found := _words(answer))
+        if said <= ARTICLES:
             return Unsupported(None, None)
         # The words first: most answers that are no span of the passage hold a word that it lacks.
-        span = self._words.issuperset(tokens) and f" {' '.join(tokens)} " in self._padded
-        content = set(tokens) - _STOP_WORDS
-        overlap = len(content & self._words) < threshold * len(content) if content else None
-        return Unsupported(not span, overlap)
+        span = said <= self._words and _padded(found) in self._padded
+        content = len(said) - len(said & _STOP_WORDS)
+        return Unsupported(not span, len(said & self._content) < threshold * content if content else None)
 
 
-def _tokens(text: str) -> list[str]:
+def _padded(found: list[str]) -> str:
+    return f" {' '.join(without_articles(found))} "
+
+
+def _words(text: str) -> list[str]:
     text = text.lower()
     if not text.isascii():
         for mark in _MARKS:
             text = text.replace(mark, " ")
-    return tokens_without_articles(text, PUNCTUATION_TO_SPACE)
+    return words(text, PUNCTUATION_TO_SPACE)
