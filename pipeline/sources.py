@@ -7,17 +7,20 @@ that names the file and the line or the place in the document.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
+import itertools
+import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl
+from pipeline import disk, jsonl, schema
 from pipeline.errors import DamagedArtifact, SourceError
 
 MAX_ID = 500  # characters; ids travel in every custom_id
@@ -68,9 +71,7 @@ def read(path: Path, source: Mapping[str, Any]) -> Iterator[Item]:
     Raises SourceError for a file that is not there, not of its format, or holds a bad item.
     """
     seen: dict[str, str] = {}
-    for count, (place, item) in enumerate(_READERS[source["format"]](path, source)):
-        if count == source["limit"]:
-            return
+    for place, item in itertools.islice(_READERS[source["format"]](path, source), source["limit"]):
         _check(item, place)
         if item.item_id in seen:
             raise SourceError(
@@ -90,8 +91,18 @@ def question_id(question: str) -> str:
 def _check(item: Item, place: str) -> None:
     if not item.question.strip():
         raise SourceError("the question is empty.", where=place, hint="write a question or remove the item")
-    if not item.item_id or len(item.item_id) > MAX_ID:
+    if not item.item_id.strip() or len(item.item_id) > MAX_ID:
         raise SourceError(f"the id must have 1 to {MAX_ID} characters.", where=place)
+    if item.context is not None and not item.context.strip():
+        raise SourceError("the passage is empty.", where=place, hint="write a passage, or leave `context` out")
+    if item.unanswerable and item.context is None:
+        raise SourceError(
+            "marked unanswerable, but there is no passage it could not be answered from.",
+            where=place,
+            hint="give it a context, or at least one right answer",
+        )
+    if item.unanswerable and any(answer.strip() for answer in item.answers):
+        raise SourceError("marked unanswerable, and there is an answer.", where=place, hint="remove one of the two")
     if not item.unanswerable and not any(answer.strip() for answer in item.answers):
         raise SourceError(
             "there is no answer.", where=place, hint="give at least one right answer, or mark it is_unanswerable: true"
@@ -103,10 +114,11 @@ def _check(item: Item, place: str) -> None:
 
 def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
     document = _document(path)
-    for d, article in enumerate(_list(document, "data", path)):
+    for d, article in enumerate(_list(document, "data", str(path))):
+        paragraphs = _list(article, "paragraphs", f"{path} data[{d}]")
         title = str(article.get("title", d))
-        for p, paragraph in enumerate(_list(article, "paragraphs", path)):
-            for q, entry in enumerate(_list(paragraph, "qas", path)):
+        for p, paragraph in enumerate(paragraphs):
+            for q, entry in enumerate(_list(paragraph, "qas", f"{path} data[{d}].paragraphs[{p}]")):
                 place = f"{path} data[{d}].paragraphs[{p}].qas[{q}]"
                 with _explained(place):
                     yield (
@@ -120,7 +132,7 @@ def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
                             paragraph=f"{title}/{p}",
                             title=title,
                             context=_text(paragraph["context"]),
-                            unanswerable=bool(entry.get("is_impossible", False)),
+                            unanswerable=_flag(entry.get("is_impossible", False)),
                         ),
                     )
 
@@ -136,18 +148,18 @@ def _nq_open(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]
                 item_id = f"{item_id}-{asked[item_id]}"
             yield (
                 place,
-                _closed(source, item_id, question, _unique(_text(answer) for answer in row["answer"])),
+                _closed(source, item_id, question, _texts(row["answer"])),
             )
 
 
 def _triviaqa(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
-    for number, entry in enumerate(_list(_document(path), "Data", path)):
+    for number, entry in enumerate(_list(_document(path), "Data", str(path))):
         place = f"{path} Data[{number}]"
         with _explained(place):
             answer = entry["Answer"]
             # The official scorer's golds; they are normalised again when they are compared.
             aliases = answer.get("NormalizedAliases") or answer.get("Aliases") or [answer["Value"]]
-            golds = _unique(_text(gold) for gold in [*aliases, *answer.get("HumanAnswers", [])])
+            golds = _unique([*_texts(aliases), *_texts(answer.get("HumanAnswers", []))])
             yield place, _closed(source, _text(entry["QuestionId"]), _text(entry["Question"]), golds)
 
 
@@ -161,43 +173,68 @@ def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Ite
 
 
 def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
-    separator = source["answer_separator"]
+    """A header, then rows with as many cells; an empty cell is an absent one."""
+    csv.field_size_limit(sys.maxsize)  # a passage may be longer than the module's default of 131,072 characters
     try:
         text = disk.read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise _no_file(path) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"is not UTF-8 ({error.reason} at byte {error.start}).", where=str(path)) from error
+    separator = source["answer_separator"]
     answers_name = source["fields"].get("answers", "answers")
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
     try:
         for row in reader:
             place = f"{path} line {reader.line_num}"
-            with _explained(place):
-                cells: dict[str, Any] = {key: value for key, value in row.items() if value not in (None, "")}
-                if answers_name in cells:
-                    cells[answers_name] = [part.strip() for part in cells[answers_name].split(separator)]
-                yield place, _own_item(cells, source)
+            if not header:
+                header = _header(row, source, place)
+                continue
+            if row and len(row) != len(header):
+                raise SourceError(
+                    f"{len(row)} cells under a header of {len(header)}.",
+                    where=place,
+                    hint="put cells that hold a comma, a quote or a line end in quotes",
+                )
+            cells: dict[str, Any] = {name: cell for name, cell in zip(header, row, strict=False) if cell}
+            if answers_name in cells:
+                cells[answers_name] = [part.strip() for part in cells[answers_name].split(separator) if part.strip()]
+            if row:
+                with _explained(place):
+                    yield place, _own_item(cells, source)
     except csv.Error as error:
         raise SourceError(f"is not valid CSV ({error}).", where=f"{path} line {reader.line_num}") from error
+
+
+def _header(row: list[str], source: Mapping[str, Any], place: str) -> list[str]:
+    if len(set(row)) != len(row):
+        raise SourceError("two columns have the same name.", where=place)
+    if missing := [name for name in source["fields"].values() if name not in row]:
+        raise SourceError(
+            f"there is no column {missing[0]!r}, which the config's `fields` names{schema.nearest(missing[0], row)}",
+            where=place,
+        )
+    return row
 
 
 def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
     names = source["fields"]
 
     def cell(name: str, default: Any = None) -> Any:
-        return row.get(names.get(name, name), default)
+        value = row.get(names.get(name, name))
+        return default if value is None else value
 
     question = _text(row[names.get("question", "question")])
-    item_id = cell("id")
-    item_id = question_id(question) if item_id is None else str(item_id) if isinstance(item_id, int) else _text(item_id)
+    item_id = cell("id", question_id(question))
+    item_id = str(item_id) if isinstance(item_id, int) and not isinstance(item_id, bool) else _text(item_id)
     answers = cell("answers", [])
     context = cell("context")
     return Item(
         dataset=source["dataset"],
         item_id=item_id,
         question=question,
-        answers=_unique(_text(answer) for answer in ([answers] if isinstance(answers, str) else answers)),
+        answers=_texts([answers] if isinstance(answers, str) else answers),
         benchmark=_benchmark(source),
         paragraph=_text(
             cell("cluster", hashlib.sha256(_text(context).encode()).hexdigest()[:16] if context else item_id)
@@ -233,7 +270,7 @@ class _explained:  # noqa: N801 - reads as a statement where it is used
 
 def _document(path: Path) -> Any:
     try:
-        return jsonl.loads(disk.read_bytes(path))
+        return jsonl.loads(disk.read_bytes(path).removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError as error:
         raise _no_file(path) from error
     except jsonl.BadJson as error:
@@ -261,16 +298,23 @@ def _no_file(path: Path) -> SourceError:
     return SourceError("there is no such question file.", where=str(path), hint="check `path` in the config's sources")
 
 
-def _list(document: Any, key: str, path: Path) -> list[Any]:
+def _list(document: Any, key: str, place: str) -> list[Any]:
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, list):
-        raise SourceError(f"has no list {key!r} where the format has one.", where=str(path))
+        raise SourceError(f"has no list {key!r} where the format has one.", where=place)
     return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    # Only a list: a text or a mapping would give its characters or its keys, and nobody would notice.
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list of texts, found {value!r:.60}")
+    return _unique(map(_text, value))
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected text, found {value!r}")
+        raise TypeError(f"expected text, found {value!r:.60}")
     return value
 
 
@@ -282,7 +326,7 @@ def _flag(value: Any) -> bool:
     raise TypeError(f"expected true or false, found {value!r}")
 
 
-def _unique(texts: Iterator[str]) -> tuple[str, ...]:
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
