@@ -51,7 +51,7 @@ def parse(variables: Mapping[str, str]) -> Request:
     return Request(
         rid=rid,
         config=Path(config) if config else None,
-        forced=frozenset(_phases(variables, "force", also=("all",))),
+        forced=_forced(variables),
         trials=variables.get("trial"),
         phases=_selected(variables),
         wait=_flag(variables, "wait", True),
@@ -64,24 +64,42 @@ def parse(variables: Mapping[str, str]) -> Request:
     )
 
 
+def _forced(variables: Mapping[str, str]) -> frozenset[str]:
+    forced = frozenset(_phases(variables, "force", also=("all",)))
+    if "submit" in forced:
+        raise UsageError(
+            "submit cannot be forced: what was handed to the provider is never paid twice.",
+            hint="force=download collects the results anew; a new run asks anew",
+        )
+    return forced
+
+
 def _selected(variables: Mapping[str, str]) -> frozenset[str]:
-    """The phases chosen by from=, to= and only=; empty when none of them is given."""
-    only = _phases(variables, "only")
+    """The phases chosen by from=, to= and only=; empty when none of them is given, never when they leave none."""
     names = graph.NAMES
-    start = _phases(variables, "from") or ([names[0]] if "to" in variables else [])
-    stop = _phases(variables, "to") or (["index"] if "from" in variables else [])
+    only, start, stop = (_phases(variables, name) for name in ("only", "from", "to"))
     if len(start) > 1 or len(stop) > 1:
         raise UsageError("from= and to= take one phase each.")
-    span = set(names[names.index(start[0]) : names.index(stop[0]) + 1]) if start and stop else set()
-    if start and stop and not span:
-        raise UsageError(f"from={start[0]} comes after to={stop[0]}.", hint=f"the order is: {', '.join(names)}")
-    if "to" not in variables:
-        span -= {"archive"}
-    return frozenset((span & set(only)) if span and only else span or only)
+    if not start and not stop:
+        return frozenset(only)
+    first, last = start[0] if start else names[0], stop[0] if stop else names[-1]
+    span = set(names[names.index(first) : names.index(last) + 1])
+    if not span:
+        raise UsageError(f"from={first} comes after to={last}.", hint=f"the order is: {', '.join(names)}")
+    for phase in graph.PHASES:
+        if not phase.by_default and phase.name not in (*only, *start, *stop):
+            span.discard(phase.name)
+    if only and not span & set(only):
+        raise UsageError(
+            f"only={','.join(only)} leaves nothing of {first} to {last}.", hint=f"the order is: {', '.join(names)}"
+        )
+    return frozenset(span & set(only) if only else span)
 
 
 def _phases(variables: Mapping[str, str], name: str, also: tuple[str, ...] = ()) -> list[str]:
     words = [word.strip() for word in variables.get(name, "").split(",") if word.strip()]
+    if name in variables and not words:
+        raise UsageError(f"{name}= names no phase.", hint=f"phases are: {', '.join((*graph.NAMES, *also))}")
     allowed = (*graph.NAMES, *also)
     for word in words:
         if word not in allowed:
