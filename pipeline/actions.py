@@ -45,7 +45,7 @@ def _build(session: Session, slug: str, inputs: Mapping[str, str]) -> Outcome:
         work.trials[slug],
         settings=session.settings("build", slug),
         inputs=inputs,
-        submitted=_submitted(session, slug),
+        submitted=session.sent_parts(slug),
     )
 
 
@@ -241,15 +241,6 @@ def _confirm(session: Session, usd: float | None, rows: int) -> None:
         )
     if not console.ask(f"Spend {price}?"):
         raise Refused("not confirmed.", kept="Nothing was sent.", hint=session.resume_command)
-
-
-def _submitted(session: Session, slug: str) -> dict[str, str]:
-    """part -> sha256 of what its first attempt sent, of every part that has an intent."""
-    work = session.workspace
-    results = work.trial_paths(slug).results
-    names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
-    books = {name: work.ledger(slug, name) for name in names}
-    return {name: book.attempts[0].requests_sha256 for name, book in books.items() if book.attempts}
 
 
 def _index(session: Session, slug: str) -> Index:

@@ -2,24 +2,33 @@
 
     doit [run]   go on with the latest run, or start one          doit resume   never starts one
     doit list    looks only, writes nothing                       doit forget   also in the manifest
+    doit plan    what would run and why, touching nothing
 
 Errors end with one clear message and their exit code; SIGTERM ends like Ctrl-C.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from doit import cmd_forget, cmd_list, cmd_run
-from doit.cmd_base import Command
+from doit.cmd_base import Command, opt_codec
 
-from pipeline import console, doit_state, session, tasks
-from pipeline.errors import EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError
+from pipeline import console, doit_state, graph, session, tasks
+from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
+from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
+
+# doit's options for another database, file checker or reporter are not offered: the record of a run hangs on ours.
+_STATE_OPTIONS = (opt_codec,)
+_RUN_OPTIONS = tuple(option for option in cmd_run.Run.cmd_options if option is not cmd_run.opt_reporter)
+_NOTHING_LOST = "What was done is kept; running jobs go on at the provider."
 
 
 class _Terminated(KeyboardInterrupt):
@@ -35,6 +44,8 @@ class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
 
     name = "run"
     doc_purpose = "build what is missing or out of date in the latest run (or rid=X); start a run if there is none"
+    base_options = _STATE_OPTIONS
+    cmd_options = _RUN_OPTIONS
     may_create = True
 
     def execute(self, params: Any, args: list[str]) -> int:
@@ -46,22 +57,26 @@ class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
             signal.signal(signal.SIGTERM, previous)
 
     def _write(self, params: Any, args: list[str]) -> int:
-        opened = session.open_for_writing(tasks.variables(), console.say, may_create=self.may_create)
+        request = tasks.variables()
+        _check_names(args)
+        opened = session.open_for_writing(request, say, may_create=self.may_create)
         doit_state.session = opened
         try:
-            result = super().execute(params, args)
-            return opened.reporter.exit_code if opened.reporter is not None and result else int(result or 0)
+            return self._work(opened, params, args)
         except KeyboardInterrupt as stop:
-            opened.stopped()
-            word, code = ("SIGTERM", EXIT_SIGTERM) if isinstance(stop, _Terminated) else ("Ctrl-C", EXIT_SIGINT)
-            console.warn(
-                f"stopped by {word}. What was done is kept; running jobs go on at the provider.\n"
-                f"Next: {opened.resume_command}"
-            )
-            return code
+            return _stopped(opened, stop)
         finally:
             if os.getpid() == opened.pid:
                 doit_state.closing(opened.close)
+
+    def _work(self, opened: Session, params: Any, args: list[str]) -> int:
+        result = int(super().execute(params, args) or 0)
+        if opened.reporter is None:  # doit refused the command line
+            return result
+        if not result and not args:
+            opened.settle_config()
+        opened.reporter.sum_up()
+        return int(opened.reporter.exit_code or result)
 
 
 class Resume(Run):
@@ -78,6 +93,7 @@ class List(cmd_list.List):  # type: ignore[misc] # doit ships no types
     """`doit list`: looks only."""
 
     name = "list"
+    base_options = _STATE_OPTIONS
 
     def execute(self, params: Any, args: list[str]) -> int:
         """List without writing anything."""
@@ -102,17 +118,18 @@ def _print_plan() -> int:
     opened = tasks.load()
     planned = plan.plan(opened)
     if opened.request.json:
-        console.say(plan.as_json(planned).decode().rstrip())
+        say(plan.as_json(planned).decode().rstrip())
     else:
         for line in plan.as_text(planned):
-            console.say(line)
+            say(line)
     return 0
 
 
 class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
-    """`doit forget PHASE`: in doit's memory and in the manifests."""
+    """`doit forget PHASE`: the manifests' records of it become stale."""
 
     name = "forget"
+    base_options = _STATE_OPTIONS
     doc_purpose = "make phases stale, so that the next run does them again (submit excepted: nothing is paid twice)"
 
     def execute(self, params: Any, args: list[str]) -> int:
@@ -120,33 +137,64 @@ class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
         return _guarded(lambda: self._write(params, args))
 
     def _write(self, params: Any, args: list[str]) -> int:
-        opened = session.open_for_writing(tasks.variables(), console.say, may_create=False)
+        opened = session.open_for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
+        opened.forgetting = True  # doit now names each task to its backend
         try:
-            result = super().execute(params, args)
-            for phase, slug in _named(opened, args, everything=params.get("forget_all", False)):
-                opened.forget(phase, slug)
-            return int(result or 0)
+            result = int(super().execute(params, args) or 0)
+            if not result and any(name.partition(":")[0] == "submit" for name in args):
+                say("submit stays: what was handed to the provider stands in the ledgers and is never paid twice")
+            return result
         finally:
             doit_state.closing(opened.close)
 
 
-def _named(opened: Session, names: list[str], *, everything: bool) -> list[tuple[str, str]]:
-    """The cells that task names stand for: a phase for all its trials, `phase:trial` for one."""
-    chosen = []
-    for phase, slug in opened.cells():
-        if everything or phase.name in names or f"{phase.name}:{slug}" in names:
-            chosen.append((phase.name, slug))
-    return chosen
-
-
 def _reading(work: Callable[[], Any]) -> int:
+    # Not even the bytecode of dodo.py: whoever only looks leaves no trace.
+    sys.dont_write_bytecode = True
     opened = session.open_for_reading(tasks.variables(), console.warn)
     doit_state.session = opened
     try:
         return int(work() or 0)
     finally:
         doit_state.closing(opened.close)
+
+
+def _check_names(names: list[str]) -> None:
+    """Raise UsageError for a word that can be no task, before a mistyped command starts a run."""
+    for name in names:
+        phase = name.partition(":")[0]
+        if phase in graph.BY_NAME or any(sign in name for sign in "*?[/"):
+            continue  # a task, a pattern or the path of a target: doit looks closer
+        known = (*graph.NAMES, "run", "resume", "list", "forget", "plan", "info", "help")
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        raise UsageError(
+            f"there is no command or phase {name!r}{f'; did you mean {close[0]!r}?' if close else '.'}",
+            hint=f"phases are: {', '.join(graph.NAMES)}; commands: doit help",
+        )
+
+
+def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:
+    """Record that the work was stopped, say how to go on, and give the exit code."""
+    with _undisturbed():
+        opened.stopped()
+        if isinstance(stop, ReaderGone):
+            raise stop
+        word, code = ("SIGTERM", EXIT_SIGTERM) if isinstance(stop, _Terminated) else ("Ctrl-C", EXIT_SIGINT)
+        console.warn(f"stopped by {word}. {_NOTHING_LOST}\nNext: {opened.resume_command}")
+        return code
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let the last words be written: an impatient second Ctrl-C changes nothing any more."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _guarded(work: Callable[[], int]) -> int:
@@ -156,7 +204,11 @@ def _guarded(work: Callable[[], int]) -> int:
     except TrialmakeError as error:
         console.warn(f"ERROR: {error}")
         return error.exit_code
-    except BrokenPipeError:
-        # `doit | head`: the reader has gone. What ran is recorded; nothing more can be said.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the process ends with it
-        return 1
+    except (BrokenPipeError, ReaderGone):
+        # `doit | head`: what ran is recorded, and nothing more can be said. Python must not try either, when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt as stop:
+        # While the run was being opened: nothing had begun.
+        console.warn("stopped before anything was done.")
+        return EXIT_SIGTERM if isinstance(stop, _Terminated) else EXIT_SIGINT

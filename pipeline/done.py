@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import fingerprints, graph, identity, parts
+from pipeline import fingerprints, graph, identity, manifest, parts
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, Stage
 from pipeline.paths import TrialPaths
 from pipeline.workspace import Workspace
+
+_FORGOTTEN = "forgotten: doit forget asked for it again"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,17 @@ def decide(phase: str, workspace: Workspace, slug: str = "") -> Decision:
 def forced(question: Question) -> Decision | None:
     """The user asked for it."""
     wanted = question.workspace.forced
-    return Run("forced by force=") if question.phase.name in wanted or "all" in wanted else None
+    if question.phase.name not in wanted and "all" not in wanted:
+        return None
+    if question.phase.name == "prepare" and _sources_gone(question) and outputs_damaged(question) is None:
+        return None  # nothing to read again; what was prepared holds
+    return Run("forced by force=")
+
+
+def forgotten(question: Question) -> Decision | None:
+    """The user named it to `doit forget`, and it has no record that could be stale."""
+    name = f"{question.phase.name}:{question.slug}"
+    return Run(_FORGOTTEN) if name in question.workspace.forgotten else None
 
 
 def not_recorded(question: Question) -> Decision | None:
@@ -124,9 +136,15 @@ def not_recorded(question: Question) -> Decision | None:
     stage = question.stage
     if stage.status == COMPLETED:
         return None
-    if stage.status == "failed" and stage.error:
-        return Run(f"failed last time: {stage.error.splitlines()[0]}")
-    return Run("not done yet" if stage.status == "pending" else f"was {stage.status.replace('_', ' ')} when it ended")
+    match stage.status:
+        case manifest.PENDING:
+            return Run(_FORGOTTEN if stage.outputs else "not done yet")
+        case manifest.FAILED:
+            return Run(f"failed last time: {stage.error.splitlines()[0]}" if stage.error else "failed last time")
+        case manifest.STOPPED:
+            return Run("was stopped before it ended")
+        case _:
+            return Run("begun and not finished yet")
 
 
 def settings_changed(question: Question) -> Decision | None:
@@ -167,22 +185,36 @@ def inputs_changed(question: Question) -> Decision | None:
 # --- prepare and build: decided by the question files and the list of parts --------------------
 
 
-def sources_changed(question: Question) -> Decision | None:
-    """A question file or how it is read differs; an absent source is no reason while the prepared items hold."""
-    workspace = question.workspace
-    old = identity.upgraded("prepare", dict(question.stage.settings), question.stage.identity_version)
-    recorded = {source["dataset"]: source["sha256"] for source in old["sources"]}
-    digests = {name: digest or recorded.get(name) for name, digest in source_digests(workspace).items()}
-    new = identity.of_prepare(workspace.config, digests)
-    changes = identity.differences(old, new)
+def items_fixed(question: Question) -> Decision | None:
+    """The items of a submitted run would change: asked first, since prepare replaces what the run stands on."""
+    if not question.stage.settings or not any(map(question.workspace.submitted, question.workspace.trials)):
+        return None
+    old, new = _prepare_settings(question)
+    # How items cluster changes no request; everything else is another experiment.
+    changes = identity.differences({**old, "cluster": None}, {**new, "cluster": None})
     if not changes:
         return None
-    # How items cluster changes no request; everything else is another experiment.
-    items_changed = identity.differences({**old, "cluster": None}, {**new, "cluster": None})
-    submitted = [slug for slug in workspace.trials if workspace.submitted(slug)]
-    if items_changed and submitted:
-        return Refuse(f"the items of a submitted run cannot change ({'; '.join(items_changed)}); {_new_run(workspace)}")
-    return Run(f"setting {'; '.join(changes)}")
+    return Refuse(f"the items of a submitted run cannot change ({'; '.join(changes)}); {_new_run(question.workspace)}")
+
+
+def sources_changed(question: Question) -> Decision | None:
+    """A question file or how it is read differs; an absent source is no reason while the prepared items hold."""
+    changes = identity.differences(*_prepare_settings(question))
+    return Run(f"setting {'; '.join(changes)}") if changes else None
+
+
+def trial_renamed(question: Question) -> Decision | None:
+    """A submitted trial is no longer in the config: under this trial's name it would be paid again."""
+    workspace = question.workspace
+    if question.slug in workspace.record.trials:
+        return None
+    gone = [slug for slug in workspace.record.trials if slug not in workspace.trials and workspace.submitted(slug)]
+    if not gone:
+        return None
+    return Refuse(
+        f"the submitted trial {gone[0]} is no longer in the config: give it back its model, alias, prompt set and "
+        f"decoding, or {_new_run(workspace)}"
+    )
 
 
 def index_missing(question: Question) -> Decision | None:
@@ -288,6 +320,18 @@ def damaged_parts(question: Question) -> Iterator[str]:
 # --- what the reasons look at ---------------------------------------------------------------------
 
 
+def _prepare_settings(question: Question) -> tuple[identity.Settings, identity.Settings]:
+    """What prepare used when it last ran, and what it would use now; a source that is gone counts as unchanged."""
+    old = identity.upgraded("prepare", dict(question.stage.settings), question.stage.identity_version)
+    recorded = {source["dataset"]: source["sha256"] for source in old.get("sources", [])}
+    digests = {name: digest or recorded.get(name) for name, digest in source_digests(question.workspace).items()}
+    return old, identity.of_prepare(question.workspace.config, digests)
+
+
+def _sources_gone(question: Question) -> list[str]:
+    return [name for name, digest in source_digests(question.workspace).items() if digest is None]
+
+
 def _changed_input(question: Question, recorded: object) -> Decision | None:
     assert isinstance(recorded, dict)
     for path in question.inputs:
@@ -295,8 +339,8 @@ def _changed_input(question: Question, recorded: object) -> Decision | None:
         kind = fingerprints.kind(path)
         if kind is None:
             return Run(f"{path.name}: is missing")
-        if kind == "folder":
-            return Run(f"{path.name}: a folder stands in its place")
+        if kind != "file":
+            return Run(f"{path.name}: a {kind} stands in its place")
         if name not in recorded:
             return Run(f"{path.name}: was not an input before")
         if question.workspace.fingerprints.sha256(path) != recorded[name]:
@@ -351,7 +395,7 @@ def _description(question: Question) -> str:
         case "prepare":
             counts = {name: facts.get("rows") for name, facts in question.stage.outputs.items()}
             text = ", ".join(f"{Path(name).name}: {_count(count)} items" for name, count in counts.items())
-            gone = [name for name, digest in source_digests(question.workspace).items() if digest is None]
+            gone = _sources_gone(question)
             return f"{text}; source of {', '.join(gone)} is gone, the prepared items hold" if gone else text
         case "build":
             index = _index(question)
@@ -378,8 +422,11 @@ def _count(number: int | None) -> str:
 _RECORDED: tuple[Reason, ...] = (forced, not_recorded, settings_changed, outputs_damaged, inputs_changed)
 
 REASONS: dict[str, tuple[Reason, ...]] = {
-    "prepare": (forced, not_recorded, sources_changed, outputs_damaged),
-    "build": (index_missing, index_damaged, requests_changed, forced, prepared_changed, parts_damaged),
+    "prepare": (items_fixed, forced, not_recorded, sources_changed, outputs_damaged),
+    "build": (
+        *(trial_renamed, index_missing, index_damaged, requests_changed),
+        *(forced, forgotten, prepared_changed, parts_damaged),
+    ),
     "submit": (index_missing, index_damaged, results_here, parts_unsubmitted),
     "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),
     "parse": _RECORDED,

@@ -1,13 +1,16 @@
 """Locks between processes: one writer per run, one pass of the queue at a time.
 
 flock, because it goes away with its process however that dies. A forked child would keep it alive,
-so children close their copies at once. The lock file holds who has it, for the message of the other.
+so children close their copies at once, and end when the holder is gone: nobody works without the
+lock. The lock file holds who has it, for the message of the other.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,13 +19,26 @@ from pathlib import Path
 from pipeline import disk, jsonl
 from pipeline.errors import RunLocked
 
+_LOOK = 0.2  # seconds between a worker's looks for its parent
+
 _held: set[int] = set()
+_holder_pid = 0  # the process that opened what is in _held
 
 
 def _forget_in_child() -> None:
+    if not _held:
+        return
     # Closing the child's copy leaves the parent's lock alone and lets it end with the parent.
     while _held:
         os.close(_held.pop())
+    threading.Thread(target=_end_with, args=(_holder_pid,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when *parent* is gone, at whatever it is: all that is written is written whole or not at all."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -42,7 +58,7 @@ def only_writer(path: Path, what: str) -> Iterator[None]:
                 kept="Nothing was changed by this one.",
                 hint="wait until it ends, or stop it; then run the same command again",
             ) from None
-        _held.add(descriptor)
+        _hold(descriptor)
         me = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, jsonl.dumps(me) + b"\n", 0)
@@ -56,13 +72,19 @@ def only_writer(path: Path, what: str) -> Iterator[None]:
 def waiting(path: Path) -> Iterator[None]:
     """Hold the lock at *path* for this block, waiting for whoever has it."""
     descriptor = _open(path)
-    _held.add(descriptor)
+    _hold(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+def _hold(descriptor: int) -> None:
+    global _holder_pid
+    _holder_pid = os.getpid()
+    _held.add(descriptor)
 
 
 def _open(path: Path) -> int:

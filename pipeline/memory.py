@@ -1,8 +1,8 @@
-"""`.doit.db`: what doit remembers of tasks, and what we remember of files. A memory, never the truth.
+"""`.doit.db`: what we remember of files, so that a no-op on gigabytes reads none. A memory, never the truth.
 
 SQLite, one transaction per finished task: killed at any moment, all that was finished is known.
-Losing the file costs a check of everything, never a repetition of work: the manifests and ledgers
-say the rest. Opened for reading it is not created, not changed, and not even repaired.
+Losing the file costs a reading of everything, never a repetition of work: what was done stands in
+manifests and ledgers. Opened for reading it is not created, not changed, and not even repaired.
 """
 
 from __future__ import annotations
@@ -12,105 +12,118 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl
+from pipeline import disk, fingerprints
 from pipeline.disk import StatKey
 from pipeline.errors import DiskTrouble
 from pipeline.fingerprints import Known
 
 _TABLES = """
-create table if not exists doit (task_id text not null primary key, task_data blob);
 create table if not exists fingerprints (
     path text not null primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text
 );
+create table if not exists forgotten (task text not null primary key);
 """
+_JOURNAL = "-journal"  # SQLite's own file beside a database that a kill left in the middle of a transaction
 
 
 class Memory:
-    """The database of one run; *readonly*: nothing is written, and a missing or unusable file is an empty memory."""
+    """The database of one run; *readonly*: nothing is written, and a missing or unusable file is an empty memory.
+
+    A writer holds the run's lock before it opens this: what stands here may be moved aside.
+    """
 
     def __init__(self, path: Path, *, readonly: bool) -> None:
         self.path = path
-        self.readonly = readonly
         self.set_aside: Path | None = None
-        self._rows: dict[str, dict[str, Any]] = {}
         self.fingerprints: list[Known] = []
-        try:
-            self._connection = self._open()
-            self._load()
-        except sqlite3.DatabaseError:
-            # Damaged, or (for a reader) in the middle of a killed writer's transaction.
-            self._rows, self.fingerprints = {}, []
-            if not readonly:
-                self._connection.close()
-                self.set_aside = disk.set_aside(path, "damaged")
-                self._connection = self._open()
-            else:
-                self._connection = sqlite3.connect(":memory:")
+        self.forgotten: set[str] = set()  # tasks that `doit forget` named, until they are done again
+        self._connection: sqlite3.Connection | None = None
+        if readonly:
+            self._look()
+        else:
+            self._open()
 
-    def row(self, task: str) -> dict[str, Any] | None:
-        """What doit stored of *task*."""
-        return self._rows.get(task)
-
-    def change(self, task: str, key: str, value: Any) -> None:
-        """Store one value of *task* in memory; `commit` makes it last."""
-        self._rows.setdefault(task, {})[key] = value
+    def commit(self, learned: Iterable[Known]) -> None:
+        """Make what was *learned* of files last, in one transaction. Raises DiskTrouble."""
+        rows = [(k.path, k.key.size, k.key.mtime_ns, k.key.ctime_ns, k.key.inode, k.sha256) for k in learned]
+        self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, task: str) -> None:
-        """Remove all that is stored of *task*."""
-        self._rows.pop(task, None)
-        self._write("delete from doit where task_id = ?", [(task,)])
+        """Note that *task* is to be done again although its files are current. Raises DiskTrouble."""
+        self.forgotten.add(task)
+        self._write("insert or replace into forgotten values (?)", [(task,)])
 
-    def forget_all(self) -> None:
-        """Remove all tasks; what is known of files stays, it is still true."""
-        self._rows.clear()
-        self._write("delete from doit", [()])
-
-    def commit(self, task: str | None, learned: Iterable[Known]) -> None:
-        """Make *task*'s values and what was *learned* of files last, in one transaction."""
-        if task is not None and task in self._rows:
-            data = jsonl.dumps(self._rows[task])
-            self._write("insert or replace into doit values (?, ?)", [(task, data)], commit=False)
-        files = [(k.path, k.key.size, k.key.mtime_ns, k.key.ctime_ns, k.key.inode, k.sha256) for k in learned]
-        self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?)", files)
+    def forgive(self, task: str) -> None:
+        """*task* was done again."""
+        if task in self.forgotten:
+            self.forgotten.remove(task)
+            self._write("delete from forgotten where task = ?", [(task,)])
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
-        if self.readonly:
-            if not self.path.is_file():
-                return sqlite3.connect(":memory:")
-            self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
-            return self._connection
-        self._connection = sqlite3.connect(self.path)
-        self._connection.executescript(_TABLES)
-        return self._connection
-
-    def _load(self) -> None:
-        tables = {name for (name,) in self._connection.execute("select name from sqlite_master")}
-        if "doit" in tables:
-            rows = self._connection.execute("select task_id, task_data from doit")
-            self._rows = {task: jsonl.loads(data) for task, data in rows}
-        if "fingerprints" in tables:
-            query = "select path, size, mtime_ns, ctime_ns, inode, sha256 from fingerprints"
-            self.fingerprints = [
-                Known(path, StatKey(size, mtime, ctime, inode), sha256)
-                for path, size, mtime, ctime, inode, sha256 in self._connection.execute(query)
-            ]
-
-    def _write(self, statement: str, rows: list[tuple[Any, ...]], *, commit: bool = True) -> None:
-        if self.readonly:
+    def _look(self) -> None:
+        """Read what is there, and leave: no file, a damaged one or one in use is an empty memory."""
+        if fingerprints.kind(self.path) != "file":
             return
         try:
-            if rows:
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+        except sqlite3.Error:
+            return
+        try:
+            self._load(connection)
+        except sqlite3.Error:
+            pass  # damaged, or in the middle of a killed writer's transaction: the next writer sees to it
+        finally:
+            connection.close()
+
+    def _open(self) -> None:
+        if fingerprints.kind(self.path) == "folder":
+            self.set_aside = disk.set_aside(self.path, "damaged")
+        try:
+            self._begin()
+        except sqlite3.OperationalError as error:
+            # Permission, disk full, I/O: that says nothing about the content.
+            self.close()
+            raise self._trouble(error) from error
+        except sqlite3.DatabaseError:
+            self.close()
+            self.set_aside = disk.set_aside(self.path, "damaged")
+            journal = self.path.with_name(self.path.name + _JOURNAL)
+            if journal.exists():
+                disk.set_aside(
+                    journal, "damaged"
+                )  # it belongs to the damaged file and would be played into the new one
+            self._begin()
+
+    def _begin(self) -> None:
+        self._connection = sqlite3.connect(self.path)
+        self._connection.executescript(_TABLES)
+        self._load(self._connection)
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("select path, size, mtime_ns, ctime_ns, inode, sha256 from fingerprints")
+        self.fingerprints = [
+            Known(path, StatKey(size, mtime, ctime, inode), sha256) for path, size, mtime, ctime, inode, sha256 in rows
+        ]
+        self.forgotten.update(task for (task,) in connection.execute("select task from forgotten"))
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        if self._connection is None or not rows:
+            return
+        try:
+            with self._connection:
                 self._connection.executemany(statement, rows)
-            if commit and self._connection.in_transaction:
-                self._connection.commit()
         except sqlite3.Error as error:
-            raise DiskTrouble(
-                f"could not be written ({error}).",
-                where=str(self.path),
-                kept="Artifacts and manifests are not affected.",
-                hint="free space on that disk, then run the same command again",
-            ) from error
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: sqlite3.Error) -> DiskTrouble:
+        return DiskTrouble(
+            f"could not be used ({error}).",
+            where=str(self.path),
+            kept="Artifacts and manifests are not affected.",
+            hint="free space and check permissions there, then run the same command again",
+        )

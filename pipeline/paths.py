@@ -223,6 +223,10 @@ class TrialPaths:
     def part_requests(self, part: str) -> Path:
         return self.inputs / f"{part}.jsonl"
 
+    def all_part_requests(self) -> list[Path]:
+        """The parts' requests that are there, listed in the index or not."""
+        return sorted(self.inputs.glob("t*_p[0-9]*.jsonl"))
+
     def part(self, name: str) -> PartPaths:
         return PartPaths(self.results / name)
 

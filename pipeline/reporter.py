@@ -11,12 +11,42 @@ from typing import Any
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from pipeline import doit_state, graph
-from pipeline.done import Decision, Run
-from pipeline.errors import EXIT_DONE, EXIT_ERROR, EXIT_FAILED
+from pipeline import console, doit_state, graph
+from pipeline.done import Decision, Refuse, Repair, Run, Skip
+from pipeline.errors import (
+    EXIT_BUDGET,
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_FAILED,
+    EXIT_NOT_READY,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    NotReady,
+    Refused,
+    Stopped,
+)
 from pipeline.session import Session
 
+Cell = tuple[str, str]
+
 _WIDTH = max(len(name) for name in graph.NAMES)
+_ORDER = ("skipped", "repaired", "built", "rebuilt", "refused", "stopped", "not ready", "failed", "not reached")
+_ENDINGS = {Refused.__name__: "refused", Stopped.__name__: "stopped", NotReady.__name__: "not ready"}
+# Which exit code tells most, from least: "not ready" only counts when nothing else is wrong, a stop always does.
+_WEIGHTS = (EXIT_DONE, EXIT_NOT_READY, EXIT_FAILED, EXIT_ERROR, EXIT_BUDGET, EXIT_SIGINT, EXIT_SIGTERM)
+_SHOWN = 10  # failed phases named at the end
+
+
+class ReaderGone(KeyboardInterrupt):
+    """Nobody reads our output any more (`doit | head`): the run ends as by Ctrl-C."""
+
+
+def say(text: str) -> None:
+    """A line on standard output. Raises ReaderGone, which nothing on the way takes for a failure of a phase."""
+    try:
+        console.say(text)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
@@ -30,72 +60,109 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self.session: Session = doit_state.session
         self.session.reporter = self
         self.exit_code = EXIT_DONE
-        self.counts: dict[str, int] = {}
+        self._decided: dict[Cell, Decision] = {}
+        self._before: dict[Cell, dict[str, str]] = {}
+        self._counts: dict[str, int] = {}
+        self._same_bytes = 0
+        self._failed: list[str] = []
 
-    def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
+    def write(self, text: str) -> None:
+        """Show *text* at once; control characters of what others wrote are shown as escapes."""
+        try:
+            self.outstream.write(console.visible(text))
+            self.outstream.flush()
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def initialize(self, _tasks: dict[str, Any], _selected_tasks: list[str]) -> None:
         """Say which run this is and what differs in its config."""
         work = self.session.workspace
         self.write(f"run {work.rid} in {work.paths.root}\n")
         for change in work.config_changes:
             self.write(f"config changed: {change}\n")
+        if note := self.session.local_config_note():
+            self.write(f"{note}\n")
 
     def execute_task(self, task: Any) -> None:
         """A task starts: say why, and record that it is in progress."""
         if (cell := _cell(task)) is None:
             return
-        decision = self.session.decisions.get(cell) or Run("asked for")
-        if decision.verb == "skip":
-            decision = Run("asked for with -a, or doit's own record is missing")
+        decision = self.session.decisions[cell]
+        if isinstance(decision, Skip):
+            decision = Run("asked for with -a")
         self._say(cell, decision)
-        self.session.begin(*cell)
+        if not isinstance(decision, Refuse):
+            self._before[cell] = self.session.recorded_outputs(*cell)
+            self.session.begin(*cell)
 
     def skip_uptodate(self, task: Any) -> None:
         """A task is current: say on what evidence."""
         if (cell := _cell(task)) is not None:
             self._say(cell, self.session.decisions[cell])
+            self._count("skipped")
 
     def add_success(self, task: Any) -> None:
         """doit has recorded the task: now the manifest follows."""
-        if (cell := _cell(task)) is not None:
-            self.session.succeed(*cell, task.values)
+        if (cell := _cell(task)) is None:
+            return
+        self.session.succeed(*cell, task.values)
+        before, after = self._before[cell], self.session.recorded_outputs(*cell)
+        repaired = isinstance(self._decided[cell], Repair)
+        self._count("repaired" if repaired else "rebuilt" if before else "built")
+        self._same_bytes += bool(before and before == after and not repaired)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task did not finish: keep the reason, show it in the error's own words."""
         if isinstance(fail, UnmetDependency):
             self._count("not reached")
-            self.exit_code = self.exit_code or EXIT_FAILED
+            self._weigh(EXIT_FAILED if self.exit_code == EXIT_DONE else EXIT_DONE)
             return
-        self._count("failed")
+        kind, message = getattr(fail, "kind", type(fail).__name__), fail.get_msg()
+        self._weigh(getattr(fail, "exit_code", EXIT_ERROR))
+        ending = _ENDINGS.get(kind, "failed")
         cell = _cell(task)
-        message = fail.get_msg()
-        self.exit_code = max(self.exit_code, getattr(fail, "exit_code", EXIT_ERROR), key=_weight)
-        if cell is not None:
-            self.session.fail(*cell, message, getattr(fail, "kind", type(fail).__name__))
+        if cell is not None and not isinstance(self.session.decisions.get(cell), Refuse):
+            self.session.fail(*cell, message, kind)
+        self._count(ending)
+        self._failed.append(f"{ending}: {task.name}: {_first_line(message)}")
         self.write(f"{task.name}: {message}\n")
 
     def complete_run(self) -> None:
-        """Sum up."""
+        """doit is done, or was interrupted; the command sums up, which knows how it ended."""
         for message in self.runtime_errors:
             self.write(f"{message}\n")
-        if not self.exit_code and not self.runtime_errors and not self.session.request.phases:
-            self.session.settle_config()
-        order = ("skip", "repair", "run", "refuse", "failed", "not reached")
-        words = {"skip": "skipped", "repair": "repaired", "run": "built", "refuse": "refused"}
-        said = [f"{self.counts[key]} {words.get(key, key)}" for key in order if self.counts.get(key)]
-        self.write(f"{', '.join(said) or 'nothing to do'}\n")
-        self.session.finish(self.write)
 
-    def _say(self, cell: tuple[str, str], decision: Decision) -> None:
+    def sum_up(self) -> None:
+        """The last words: how many phases went which way, what failed, where the reports are, what to do next."""
+        said = [f"{self._counts[key]} {key}" for key in _ORDER if self._counts.get(key)]
+        same = f" ({self._same_bytes} to the same bytes)" if self._same_bytes else ""
+        self.write(f"{', '.join(said) or 'nothing to do'}{same}\n")
+        if len(self._failed) > 1:  # a single one stands just above
+            for line in self._failed[:_SHOWN]:
+                self.write(f"  {line}\n")
+            if len(self._failed) > _SHOWN:
+                self.write(f"  and {len(self._failed) - _SHOWN} more\n")
+        for report in self.session.reports():
+            self.write(f"report: {report}\n")
+        if self.exit_code == EXIT_NOT_READY:
+            self.write(f"Next: {self.session.resume_command} collects the rest\n")
+        elif self.exit_code not in (EXIT_DONE, EXIT_SIGINT, EXIT_SIGTERM):
+            self.write(f"Next: mend what is named above, then {self.session.resume_command}\n")
+
+    def _say(self, cell: Cell, decision: Decision) -> None:
         phase, slug = cell
-        self._count(decision.verb)
+        self._decided[cell] = decision
         self.write(f"{phase:<{_WIDTH}}  {slug or '-'}  {decision.verb}  {decision.reason}\n")
         self.session.log(phase, slug, decision)
 
     def _count(self, key: str) -> None:
-        self.counts[key] = self.counts.get(key, 0) + 1
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def _weigh(self, code: int) -> None:
+        self.exit_code = max(self.exit_code, code, key=_WEIGHTS.index)
 
 
-def _cell(task: Any) -> tuple[str, str] | None:
+def _cell(task: Any) -> Cell | None:
     """The (phase, trial) of a task; None for a group, which has nothing to do itself."""
     if task.has_subtask or not task.actions:
         return None
@@ -103,7 +170,6 @@ def _cell(task: Any) -> tuple[str, str] | None:
     return phase, slug
 
 
-def _weight(code: int) -> int:
-    """Which exit code tells most: stops, then errors, then failures; 'not ready' only when nothing else is wrong."""
-    order = (EXIT_DONE, 75, EXIT_FAILED, EXIT_ERROR, 76, 130, 143)
-    return order.index(code) if code in order else len(order)
+def _first_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[0] if lines else ""

@@ -8,12 +8,12 @@ chooses and returns plain JSON; everything that records runs in the main process
 from __future__ import annotations
 
 import fnmatch
-import glob
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +24,16 @@ from pipeline import config as configuration
 from pipeline import disk, done, fingerprints, graph, identity, jsonl, lock, manifest, mirror, paths, repair, workspace
 from pipeline.disk import StatKey, Written
 from pipeline.done import Decision, Question, Refuse, Skip
-from pipeline.errors import ContractBroken, NotReady, Refused, Stopped, UsageError
+from pipeline.errors import (
+    ContractBroken,
+    DamagedArtifact,
+    NotReady,
+    Refused,
+    Stopped,
+    TrialmakeError,
+    UnknownRun,
+    UsageError,
+)
 from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage
 from pipeline.memory import Memory
 from pipeline.paths import RunPaths
@@ -41,12 +50,7 @@ class Session:
     """An opened run and what this invocation wants of it. Used by doit's tasks, backend and reporter alike."""
 
     def __init__(
-        self,
-        opened: Workspace,
-        memory: Memory,
-        request: Request,
-        say: Callable[[str], None],
-        held: ExitStack | None = None,
+        self, opened: Workspace, memory: Memory, request: Request, say: Callable[[str], None], exits: ExitStack
     ) -> None:
         self.workspace = opened
         self.memory = memory
@@ -55,10 +59,10 @@ class Session:
         self.decisions: dict[tuple[str, str], Decision] = {}
         self.pid = os.getpid()
         self.reporter: Any = None
-        self._watching = self.pid
+        self.forgetting = False
         # Under `-n` with threads a task's start is reported by its worker.
         self._recording = threading.RLock()
-        self._exit = held or ExitStack()  # what is held for as long as the invocation lasts: the run's lock
+        self._exit = exits
         self._started: dict[tuple[str, str], float] = {}
         self._log_waiting: list[dict[str, str]] = []
         self._log_open = False
@@ -108,7 +112,6 @@ class Session:
         """Do the work of one cell and return its record as plain JSON. Raises TrialmakeError."""
         if os.getpid() != self.pid:
             # A worker was forked before the phases ahead of this one ran: it looks again.
-            self._watch_parent()
             self.workspace.refresh()
             self.decide(phase, slug)
         self.check_stop()
@@ -118,12 +121,11 @@ class Session:
         from pipeline import actions  # the phases import what they need; deciding must not
 
         question = self.question(phase, slug)
-        self._set_aside_foreign(question)
         inputs = self._digests(question)
         started = time.monotonic()
-        outcome = actions.ACTIONS[phase](self, slug, inputs)
-        self._check_inputs(question, inputs)
-        self._drop_identical(outcome)
+        with self._foreign_set_aside(question):
+            outcome = actions.ACTIONS[phase](self, slug, inputs)
+            self._check_inputs(question, inputs)
         return self._record(question, outcome, inputs, time.monotonic() - started)
 
     def check_stop(self) -> None:
@@ -164,6 +166,7 @@ class Session:
         stage = replace(Stage.of(values["stage"]), status=COMPLETED, updated_at=_now())
         self._started.pop((phase, slug), None)
         self._change_stage(phase, slug, lambda _old: stage)
+        self.memory.forgive(_task(phase, slug))
 
     def fail(self, phase: str, slug: str, error: str, kind: str) -> None:
         """Record why a cell did not finish; what the provider still works on is in progress, not failed."""
@@ -179,8 +182,13 @@ class Session:
             self.fail(phase, slug, "stopped by the user", Stopped.__name__)
 
     def forget(self, phase: str, slug: str) -> None:
-        """Make one cell stale in the manifest; its outputs stay known, so they are not taken for foreign."""
-        self._change_stage(phase, slug, lambda old: replace(old, status=manifest.PENDING, updated_at=_now()))
+        """Make one cell stale; its outputs stay known, so they are not taken for foreign. submit never is."""
+        if graph.BY_NAME[phase].per_trial and not slug:
+            return  # a group: its cells are forgotten one by one
+        if phase == "build":
+            self.memory.forget(_task(phase, slug))  # it has no record beside its files
+        elif phase != "submit":
+            self._change_stage(phase, slug, lambda old: replace(old, status=manifest.PENDING, updated_at=_now()))
 
     def log(self, phase: str, slug: str, decision: Decision) -> None:
         """Append the decision to the log; a run in which all is skipped leaves no line."""
@@ -195,21 +203,51 @@ class Session:
                     disk.append_line(self.workspace.paths.decisions, jsonl.dumps(waiting))
                 self._log_waiting.clear()
 
-    def remember(self, task: str | None = None) -> None:
-        """Make what was learned of files, and doit's row of *task*, last."""
-        self.memory.commit(task, self.workspace.fingerprints.fresh())
+    def remember(self) -> None:
+        """Make what was learned of files last."""
+        self.memory.commit(self.workspace.fingerprints.fresh())
 
     def settle_config(self) -> None:
         """Every phase has been brought up to the config as it stands: that is now the recorded one."""
-        if self.workspace.config_changes:
+        if self.workspace.config_changes and not self.request.phases and self.trials == tuple(self.workspace.trials):
             self.workspace.accept_config()
 
-    def finish(self, write: Callable[[str], Any]) -> None:
-        """The last words of a run: where the reports are."""
-        for slug in self.trials:
-            report = self.workspace.trial_paths(slug).report_md
-            if report.is_file():
-                write(f"report: {report}\n")
+    def local_config_note(self) -> str | None:
+        """What to say when `./experiment.yaml`, which only new runs are made from, is not what this run lives by."""
+        local = paths.LOCAL_CONFIG
+        try:
+            if not local.exists() or self._made_from(local):
+                return None
+            found = configuration.read(local, environment=configuration.environment())
+        except TrialmakeError as error:
+            said = error.what.splitlines()[0]
+        else:
+            changes = identity.differences(dict(self.workspace.config.values), dict(found.values))
+            if not changes:
+                return None
+            said = "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+        return (
+            f"{local} differs from what this run lives by: {said}\n"
+            f"  This run goes on with {self.workspace.paths.config}. For a new run: doit rid=NEW config={local}"
+        )
+
+    def recorded_outputs(self, phase: str, slug: str) -> dict[str, str]:
+        """file -> sha256 of what one cell wrote when it last finished; empty when it never did."""
+        question = self.question(phase, slug)
+        if phase == "build":
+            with suppress(DamagedArtifact):
+                if self.workspace.index(slug) is not None:
+                    return {
+                        question.relative(question.trial.index): self.workspace.fingerprints.sha256(
+                            question.trial.index
+                        )
+                    }
+        return {name: facts["sha256"] for name, facts in question.stage.outputs.items()}
+
+    def reports(self) -> list[Path]:
+        """The reports there are, of the trials this invocation is about."""
+        written = (self.workspace.trial_paths(slug).report_md for slug in self.trials)
+        return [report for report in written if report.is_file()]
 
     def at_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the invocation ends."""
@@ -217,10 +255,9 @@ class Session:
 
     def close(self) -> None:
         """End the invocation: memory stored, lock released."""
-        if not self.readonly:
-            self.remember()
-        self.memory.close()
-        self._exit.close()
+        with self._exit:
+            if not self.readonly:
+                self.remember()
 
     # --- pieces ------------------------------------------------------------------------------------
 
@@ -239,8 +276,25 @@ class Session:
                 if stage.status != COMPLETED:
                     document.set_stage("downloaded", stage)
             if phase in ("build", "submit", "download"):
-                document.set_jobs(mirror.jobs(self.workspace.index(slug), self.workspace.trial_paths(slug)))
+                # A damaged index is about to be written anew by build; the jobs are mirrored then.
+                with suppress(DamagedArtifact):
+                    document.set_jobs(mirror.jobs(self.workspace.index(slug), self.workspace.trial_paths(slug)))
             self.workspace.save_manifest(slug)
+
+    def _made_from(self, local: Path) -> bool:
+        """Whether the run was created from *local* and its prompt files as they are now: no YAML need be read."""
+        record = self.workspace.record
+        if hashlib.sha256(disk.read_bytes(local)).hexdigest() != record.source_sha256:
+            return False
+        prompts = (prompt for conditions in record.config["prompt_sets"].values() for prompt in conditions.values())
+        try:
+            return all(
+                disk.read_bytes(local.parent / prompt["file"]).rstrip(b"\n") == prompt["text"].encode().rstrip(b"\n")
+                for prompt in prompts
+                if "file" in prompt
+            )
+        except FileNotFoundError:
+            return False
 
     def _digests(self, question: Question) -> dict[str, str]:
         digests = {}
@@ -259,32 +313,72 @@ class Session:
     def _check_inputs(self, question: Question, before: Mapping[str, str]) -> None:
         """An input that was edited while the phase ran must not count as what it was built from."""
         for name, digest in before.items():
-            if self.workspace.fingerprints.sha256(self.workspace.paths.root / name) != digest:
+            try:
+                now = self.workspace.fingerprints.sha256(self.workspace.paths.root / name)
+            except FileNotFoundError:
+                now = None
+            if now != digest:
                 raise ContractBroken(
-                    f"{name} changed while {question.phase.name} was reading it.",
+                    f"{name} {'vanished' if now is None else 'changed'} while {question.phase.name} was reading it.",
                     kept="The phase is not recorded as done.",
                     hint=self.resume_command,
                 )
 
-    def _set_aside_foreign(self, question: Question) -> None:
-        """Move outputs that are not the recorded ones out of the way: nothing unknown is silently replaced."""
-        if question.phase.stage is None and question.phase.per_trial:
-            return  # build and submit look after their files by digests of their own
-        recorded = question.stage.outputs
-        for path in question.targets:
+    @contextmanager
+    def _foreign_set_aside(self, question: Question) -> Iterator[None]:
+        """For this block, move outputs that are not the recorded ones away: nothing unknown is silently replaced.
+
+        What the block then writes anew to the last byte (a kill had come before the record) is not kept twice.
+        """
+        moved = []
+        for path, known in self._expected(question).items():
             kind = fingerprints.kind(path)
             if kind is None or (kind == "file" and path.stat().st_size == 0):
                 continue
-            known = recorded.get(question.relative(path), {}).get("sha256")
             if kind != "file" or self.workspace.fingerprints.sha256(path) != known:
-                self.say(f"{path.name} is not what was recorded; kept as {disk.set_aside(path, _ASIDE).name}")
-
-    def _drop_identical(self, outcome: Outcome) -> None:
-        """What was set aside and turns out to be the very same bytes (a kill before the record) need not be kept."""
-        for path, output in outcome.outputs.items():
-            for aside in path.parent.glob(f"{glob.escape(path.name)}.{_ASIDE}.*"):
-                if aside.is_file() and disk.sha256_of(aside)[0] == output.written.sha256:
+                moved.append(disk.set_aside(path, _ASIDE))
+        folders = {path.parent for path in self._expected(question)}
+        try:
+            yield
+        finally:
+            for aside in sorted(entry for folder in folders for entry in folder.glob(f"*.{_ASIDE}.*")):
+                original = aside.with_name(aside.name.split(f".{_ASIDE}.")[0])
+                if self._same_content(aside, original):
                     disk.remove(aside)
+                elif aside in moved:
+                    self.say(f"{original.name} was not what was recorded; kept as {aside.name}")
+
+    def _same_content(self, one: Path, other: Path) -> bool:
+        if not fingerprints.kind(one) == fingerprints.kind(other) == "file":
+            return False
+        return disk.sha256_of(one)[0] == self.workspace.fingerprints.sha256(other)
+
+    def _expected(self, question: Question) -> dict[Path, str | None]:
+        """The files the phase is about to write -> the sha256 they are known by."""
+        if question.phase.name != "build":
+            recorded = {
+                self.workspace.paths.root / name: facts["sha256"] for name, facts in question.stage.outputs.items()
+            }
+            return {**dict.fromkeys(question.targets), **recorded}
+        # build's own record is the index; of what was sent, the ledgers know too.
+        trial = question.trial
+        known = self.sent_parts(question.slug)
+        index_sha256 = None
+        try:
+            index = self.workspace.index(question.slug) if fingerprints.kind(trial.index) == "file" else None
+        except DamagedArtifact:
+            index = None
+        if index is not None:
+            index_sha256 = self.workspace.fingerprints.sha256(trial.index)
+            known.update({part.part: part.sha256 for part in index.parts})
+        return {trial.index: index_sha256, **{path: known.get(path.stem) for path in trial.all_part_requests()}}
+
+    def sent_parts(self, slug: str) -> dict[str, str]:
+        """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
+        results = self.workspace.trial_paths(slug).results
+        names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
+        books = {name: self.workspace.ledger(slug, name) for name in names}
+        return {name: book.attempts[0].requests_sha256 for name, book in books.items() if book.attempts}
 
     def _record(
         self, question: Question, outcome: Outcome, inputs: Mapping[str, str], seconds: float
@@ -319,20 +413,6 @@ class Session:
         trial = self.workspace.trials[slug or next(iter(self.workspace.trials))]
         return identity.of_phase(phase, self.workspace.config, trial)
 
-    def _watch_parent(self) -> None:
-        """In a worker process: end when the parent is gone, so that nobody works without the run's lock."""
-        if self._watching == os.getpid():
-            return
-        self._watching = os.getpid()
-        parent = self.pid
-
-        def watch() -> None:
-            while os.getppid() == parent:
-                time.sleep(0.2)
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-
 
 # --- opening ---------------------------------------------------------------------------------------
 
@@ -340,64 +420,64 @@ class Session:
 def open_for_reading(request: Request, say: Callable[[str], None]) -> Session:
     """The named or latest run, to look at; before the first run, what it would be. Creates nothing."""
     run = _existing(request)
-    if run is None:
-        if request.rid is not None and request.config is None:
-            raise workspace.unknown_run(request.rid)
-        settings = _new_config(request)
-        would_be = RunPaths.of(request.rid or _default_rid())
-        record = _would_be_record(would_be, settings)
-        opened = Workspace(would_be, record, settings, readonly=True, forced=request.forced)
-        return Session(opened, Memory(would_be.database, readonly=True), request, say)
-    return _open(run, request, say, readonly=True)
+    if run is not None:
+        with ExitStack() as exits:
+            return _open(run, request, say, exits, readonly=True)
+    if request.rid is not None and request.config is None:
+        raise workspace.unknown_run(request.rid)
+    settings = _new_config(request)
+    would_be = RunPaths.of(request.rid or _default_rid())
+    opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
+    return Session(opened, Memory(would_be.database, readonly=True), request, say, ExitStack())
 
 
 def open_for_writing(request: Request, say: Callable[[str], None], *, may_create: bool) -> Session:
     """The named or latest run, locked; created first where that is asked for. Raises UnknownRun, RunLocked, ..."""
-    run = _existing(request)
+    run, settings = _existing(request), None
     if run is None:
-        if not may_create or (request.rid is not None and request.config is None):
-            raise workspace.unknown_run(request.rid or "latest")
-        run = RunPaths.of(request.rid or _default_rid())
-        settings = _new_config(request)
-        with lock.only_writer(run.lock, f"run {run.rid}"):
-            workspace.create(run, settings, manifest.utc_now())
-        say(f"new run {run.rid} from {_config_path(request)}")
+        if request.rid is not None and request.config is None:
+            raise workspace.unknown_run(request.rid)
+        if not may_create:
+            raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
+        run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
     elif request.config is not None or request.limit is not None:
         word = "config=" if request.config is not None else "limit="
         raise UsageError(
             f"{word} starts a new run, but run {run.rid} exists and lives by its frozen {run.config}.",
             hint=f"doit resume rid={run.rid}, or another rid for a new run",
         )
-    return _open(run, request, say, readonly=False)
+    with ExitStack() as exits:
+        exits.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
+        if settings is not None and not workspace.exists(run):  # another process may just have made it
+            source = _config_path(request)
+            digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
+            workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
+            say(f"new run {run.rid} from {source}")
+        opened = _open(run, request, say, exits, readonly=False)
+    if run.stop_request.exists():
+        disk.remove(run.stop_request)
+        say(f"{paths.STOP_FILE} removed: going on.")
+    return opened
 
 
-def _open(run: RunPaths, request: Request, say: Callable[[str], None], *, readonly: bool) -> Session:
-    with ExitStack() as held:
-        if not readonly:
-            # Before anything is read: what opening repairs, only the one writer may.
-            held.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
-        record = repair.open_record(run, readonly=readonly, say=say)
-        memory = Memory(run.database, readonly=readonly)
-        if memory.set_aside is not None:
-            kept = memory.set_aside.name
-            say(f"{run.database.name} was damaged; kept as {kept}. It is only a memory: nothing is lost.")
-        opened = workspace.open_run(
-            run,
-            record,
-            readonly=readonly,
-            known=memory.fingerprints,
-            deep=request.deep,
-            forced=request.forced,
-        )
-        for slug in opened.trials:
-            repair.open_manifest(opened, slug, say=say)
-        if not readonly and run.stop_request.exists():
-            disk.remove(run.stop_request)
-            say(f"{paths.STOP_FILE} removed: going on.")
-        return Session(opened, memory, request, say, held.pop_all())
+def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:
+    """Open the run at *run*; a writer holds its lock already, since what is damaged is repaired or moved aside."""
+    record = repair.open_record(run, readonly=readonly, say=say)
+    memory = Memory(run.database, readonly=readonly)
+    exits.callback(memory.close)
+    if memory.set_aside is not None:
+        say(f"{run.database.name} was damaged; kept as {memory.set_aside.name}. It is only a memory: nothing is lost.")
+    opened = workspace.open_run(
+        run, record, readonly=readonly, known=memory.fingerprints, deep=request.deep, forced=request.forced
+    )
+    opened.forgotten = memory.forgotten
+    for slug in opened.trials:
+        repair.open_manifest(opened, slug, say=say)
+    return Session(opened, memory, request, say, exits.pop_all())
 
 
 def _existing(request: Request) -> RunPaths | None:
+    """The named run, else the latest; None when there is none."""
     if request.rid is not None:
         run = RunPaths.of(request.rid)
         return run if workspace.exists(run) else None
@@ -434,3 +514,7 @@ def _default_rid() -> str:
 
 def _now() -> str:
     return manifest.utc_now()
+
+
+def _task(phase: str, slug: str) -> str:
+    return f"{phase}:{slug}"

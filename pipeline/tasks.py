@@ -7,15 +7,16 @@ action is the session's. The graph is the same on the first and on every later r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from doit.doit_cmd import get_var
-from doit.exceptions import TaskFailed
+from doit.exceptions import InvalidDodoFile, TaskFailed
 
 from pipeline import console, doit_state, graph, request, session
 from pipeline.doit_state import Checker
 from pipeline.done import Skip
-from pipeline.errors import TrialmakeError
+from pipeline.errors import TrialmakeError, UnreadableFile
 from pipeline.session import Session
 
 
@@ -46,7 +47,11 @@ def namespace() -> dict[str, Any]:
 def load() -> Session:
     """The session of this invocation, opened for what the command is about to do (see `commands.py`)."""
     if doit_state.session is None:
-        doit_state.session = session.open_for_reading(variables(), console.warn)
+        # A command of doit's own (info, clean, help TASK): it can only look.
+        try:
+            doit_state.session = session.open_for_reading(variables(), console.warn)
+        except TrialmakeError as error:
+            raise InvalidDodoFile(str(error)) from error
     return doit_state.session
 
 
@@ -93,7 +98,7 @@ def _task(opened: Session, spec: graph.Phase, slug: str) -> dict[str, Any]:
         "file_dep": [str(path) for path in question.inputs],
         "targets": [str(path) for path in question.targets],
         "task_dep": [f"{name}:{slug}" if spec.per_trial else name for name in spec.after if name in known],
-        "uptodate": [_current(opened, spec.name, slug)],
+        "uptodate": [Current(opened, spec.name, slug)],
         "io": {"capture": False},  # progress is shown as it comes; captured output mixes under threads
     }
 
@@ -105,17 +110,33 @@ def _perform(opened: Session, phase: str, slug: str) -> dict[str, Any] | PhaseFa
         return PhaseFailed(error)
 
 
-def _current(opened: Session, phase: str, slug: str) -> Callable[[], bool]:
-    def current() -> bool:
-        return isinstance(opened.decide(phase, slug), Skip)
+@dataclass(frozen=True)
+class Current:
+    """doit's `uptodate` of one cell; shown by `doit info`, so it reads as the decision."""
 
-    return current
+    session: Session
+    phase: str
+    slug: str
+
+    def __call__(self) -> bool:
+        """Whether the cell can be skipped. For a reader, what cannot be looked at is said and counts as not done."""
+        try:
+            return isinstance(self.session.decide(self.phase, self.slug), Skip)
+        except UnreadableFile as error:
+            if not self.session.readonly:
+                raise
+            console.warn(f"{self.phase} {self.slug}: {error}")
+            return False
+
+    def __repr__(self) -> str:
+        decision = self.session.decisions.get((self.phase, self.slug))
+        return f"{decision.verb}: {decision.reason}" if decision else self.phase
 
 
 def _group(opened: Session, spec: graph.Phase, cells: list[tuple[graph.Phase, str]]) -> Callable[[], bool]:
     def current() -> bool:
         # While tasks run, a group has nothing to do itself; asked only by `list`, it speaks for its subtasks.
-        return not opened.readonly or all(isinstance(opened.decide(spec.name, slug), Skip) for _, slug in cells)
+        return not opened.readonly or all(Current(opened, spec.name, slug)() for _, slug in cells)
 
     return current
 

@@ -42,6 +42,7 @@ class Record:
     sources_base: str
     trials: tuple[str, ...]
     stages: Mapping[str, Stage]
+    source_sha256: str | None = None  # of the config file the run was made from
     origin: str | None = None
 
     def save(self, path: Path) -> None:
@@ -137,7 +138,9 @@ def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
     )
 
 
-def create(run: RunPaths, config: Config, now: str, origin: str | None = None) -> Record:
+def create(
+    run: RunPaths, config: Config, now: str, origin: str | None = None, *, source_sha256: str | None = None
+) -> Record:
     """Freeze *config* as the run's and write its record; the record comes last, so a run is whole or not there."""
     text = configuration.frozen_text(config)
     disk.make_folder(run.root)
@@ -151,6 +154,7 @@ def create(run: RunPaths, config: Config, now: str, origin: str | None = None) -
         sources_base=relative_base(config.base, run.root),
         trials=tuple(trial.slug for trial in config.trials),
         stages={},
+        source_sha256=source_sha256,
         origin=origin,
     )
     record.save(run.record)
@@ -176,6 +180,7 @@ class Workspace:
         self.config = config
         self.readonly = readonly
         self.forced = forced
+        self.forgotten: set[str] = set()  # `phase:trial` that `doit forget` named and that leave no record to stale
         self.fingerprints = Fingerprints(run.root, known, deep=deep)
         self._manifests: dict[str, Manifest] = {}
         self._indexes: dict[str, tuple[str, parts.Index]] = {}
@@ -232,7 +237,8 @@ class Workspace:
         """Make the config as it stands the recorded one; called when every phase has been brought up to it."""
         assert not self.readonly
         digest = hashlib.sha256(disk.read_bytes(self.paths.config)).hexdigest()
-        self.record = replace(self.record, config=self.config.values, config_sha256=digest)
+        trials = tuple(self.trials)
+        self.record = replace(self.record, config=self.config.values, config_sha256=digest, trials=trials)
         self.record.save(self.paths.record)
 
     def index(self, slug: str) -> parts.Index | None:

@@ -131,6 +131,6 @@ def _refuse_changes(listed: list[Part], submitted: Mapping[str, str], paths: Tri
 def _sweep(paths: TrialPaths, listed: list[Part]) -> None:
     """Remove parts of an earlier, never submitted build that the index no longer lists."""
     keep = {paths.part_requests(part.part) for part in listed}
-    for path in sorted(paths.inputs.glob("t*_p[0-9]*.jsonl")):
+    for path in paths.all_part_requests():
         if path not in keep:
             disk.remove(path)
