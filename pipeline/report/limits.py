@@ -1,0 +1,94 @@
+"""What speaks against a verdict: missing answers, few questions or clusters, a test and an interval that disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.custom_id import OPEN
+from pipeline.report.model import Block, Json, Model
+from pipeline.report.text import counted, listed, p_phrase, points
+from pipeline.report.verdict import TYPE_NAMES
+
+FEW_CLUSTERS = 20  # below, cluster-robust intervals are too short (as in pipeline.statistics)
+FEW_ITEMS = 30  # below, any interval of a mean of rates is rough
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many questions and, where they share some, clusters a metric rests on."""
+
+    questions: int
+    clusters: int | None
+    unit: str | None
+
+    @classmethod
+    def of(cls, metric: Json, kind: str) -> Size:
+        """The size of a metric's object; closed-book questions share no paragraph or title, only a cluster."""
+        cluster = metric.get("cluster") or {"n_clusters": metric["n_pairs"], "unit": None}
+        shared = cluster["n_clusters"] < metric["n_pairs"]
+        return cls(
+            metric["n_pairs"], cluster["n_clusters"] if shared else None, cluster["unit"] if kind == OPEN else "cluster"
+        )
+
+    def __str__(self) -> str:
+        questions = counted(self.questions, "question")
+        return questions if self.clusters is None else f"{questions} in {counted(self.clusters, str(self.unit))}"
+
+
+def limits(model: Model, treatment: str) -> list[str]:
+    """What a careful reader would ask: missing answers, few questions or clusters, tests that disagree."""
+    places: dict[str, list[Block]] = {}
+    for block in model.of(treatment):
+        for remark in _remarks(model, block):
+            places.setdefault(remark, []).append(block)
+    return [f"{spots(model, blocks)}: {remark}" for remark, blocks in places.items()]
+
+
+def _remarks(model: Model, block: Block) -> Iterator[str]:
+    em = block.data["metrics"]["em"]
+    missing = em["n_missing_samples"]
+    if any(missing.values()):
+        bounds = em["bounds_delta"]
+        yield (
+            f"{missing['control']:,} answers of {model.control} and {missing['treatment']:,} of {block.treatment} are "
+            f"missing and left out. Had all of them counted against {block.treatment}, the difference would be "
+            f"{points(bounds['worst'])} points; all for it, {points(bounds['best'])}."
+        )
+    p = block.data["samples"]["missing_p_value"]
+    if p is not None and p < model.alpha:
+        yield (
+            f"one condition lacks more answers than the other ({p_phrase('p', p)}), so what is missing is "
+            "not missing by chance."
+        )
+    if block.data["n_unpaired"]:
+        yield f"{counted(block.data['n_unpaired'], 'question')} met one condition only."
+    if 0 < em["n_pairs"] < FEW_ITEMS:
+        yield f"{counted(em['n_pairs'], 'question')} are few; intervals are rough."
+    size = Size.of(em, block.type)
+    if size.clusters is not None and size.clusters < FEW_CLUSTERS:
+        yield (
+            f"the questions come from {counted(size.clusters, str(size.unit))}; with fewer than {FEW_CLUSTERS}, "
+            "intervals are shorter than they should be."
+        )
+    if _disagree(em, model.alpha):
+        yield "the test and the interval disagree, which makes this a borderline case."
+
+
+def spots(model: Model, blocks: Sequence[Block]) -> str:
+    """ "Open-book", with the temperatures where there are several: "Open-book, temperature 0 and 0.7"."""
+    if len(model.temps) == 1:
+        return listed([TYPE_NAMES[block.type] for block in blocks])
+    temps = {
+        kind: listed([block.temp for block in blocks if block.type == kind])
+        for kind in dict.fromkeys(block.type for block in blocks)
+    }
+    return "; ".join(f"{TYPE_NAMES[kind]}, temperature {of}" for kind, of in temps.items())
+
+
+def _disagree(metric: Json, alpha: float) -> bool:
+    """Whether a 5% test and its 95% interval, which come from different methods, say different things."""
+    interval, p = metric["primary"]["ci_95"], metric["primary"]["p_value"]
+    if interval is None or p is None or alpha != 0.05:
+        return False
+    return bool(p < alpha) != bool(interval[0] > 0 or interval[1] < 0)

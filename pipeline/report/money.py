@@ -1,0 +1,133 @@
+"""What was paid, and what it bought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.report import curves
+from pipeline.report.blocks import Block, Details, Heading, Line, Paragraph, Section, Table
+from pipeline.report.model import Json, Model
+from pipeline.report.text import DASH, count, counted, number, percent, points, usd
+
+
+def cost(model: Model) -> Section:
+    """Tokens and US dollars, per condition, against what was expected and what the provider counted."""
+    return Section("Cost", "cost", tuple(_cost(model)))
+
+
+def cost_effectiveness(model: Model) -> Section:
+    """What a right answer costs, and what a gain in accuracy costs more."""
+    return Section("Cost-Effectiveness", "cost-effectiveness", tuple(_cost_effectiveness(model)))
+
+
+def _cost(model: Model) -> Iterator[Block]:
+    costs = model.costs
+    yield Paragraph(_price(costs))
+    rows = [
+        _row(condition, costs["conditions"][condition])
+        for condition in model.conditions
+        if condition in costs["conditions"]
+    ]
+    yield Table(
+        ("Condition", "#Counted", "#Unpriced", "#Prompt", "#Cached", "#Completion", "#Total tokens", "#US dollars"),
+        (*rows, _row("all", costs)),
+        "Rows with token counts, rows without (they are not free, only unknown), tokens, and their price.",
+    )
+    attempts = costs["attempts"]
+    counts = attempts["provider_counts"]
+    yield Table(
+        ("Expected against actual", "#US dollars"),
+        (
+            ("estimated at most, before submission", usd(attempts["estimated_usd_at_most"])),
+            ("by the provider's own counts", usd(attempts["provider_usd"])),
+            ("the rows that count", usd(costs["usd"])),
+            ("spent on rows that do not count", usd(attempts["spent_on_unused_rows_usd"])),
+        ),
+        f"{counted(attempts['submissions'], 'submission')}."
+        + ("" if counts else " The provider gave no counts for every one, so its total is not known."),
+    )
+    yield curves.tokens(model, "tokens")
+    if model.answers.unknown:
+        yield Paragraph(f"{counted(model.answers.unknown, 'request')} came without token counts and are not drawn.")
+
+
+def _price(costs: Json) -> str:
+    price = costs["pricing"]
+    if costs["usd"] is None:
+        return f"The cost is not known: {price['reason'] or 'no reason was given'}. It is not 0."
+    if not price["table_found"]:
+        return f"{usd(costs['usd'])}: {price['reason']}."
+    discounts = (
+        f"{price['batch_discount']:.0%} off for batch mode" if costs["batch_discount_applied"] else "no discount"
+    )
+    free = " The emulator charges nothing; the price is shown for the sake of example." if (
+        price["provider"] == "emulator"
+    ) else ""  # fmt: skip
+    return (
+        f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'answer')}, at "
+        f"{usd(price['input_rate_per_mtok'])} per million input tokens and {usd(price['output_rate_per_mtok'])} per "
+        f"million output tokens, {discounts}, {price['cached_discount']:.0%} more off cached input.{free}"
+    )
+
+
+def _row(name: str, money: Json) -> tuple[Line, ...]:
+    tokens = ("usage_records", "unpriced_rows", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens")
+    return (name, *(count(money[key]) for key in tokens), usd(money["usd"]))
+
+
+def _cost_effectiveness(model: Model) -> Iterator[Block]:
+    yield curves.cost_accuracy(model, "cost-accuracy")
+    conditions = model.costs["conditions"]
+    yield Table(
+        ("Condition", "#Questions", "#Right answers", "#US dollars per question", "#US dollars per right answer"),
+        tuple(
+            (
+                condition,
+                count(conditions[condition]["items"]),
+                number(conditions[condition]["correct_answers"], 0),
+                usd(conditions[condition]["usd_per_item"]),
+                usd(conditions[condition]["usd_per_correct_answer"]),
+            )
+            for condition in model.conditions
+            if condition in conditions
+        ),
+        "A question's cost covers all its samples and temperatures; right answers are samples.",
+    )
+    rows = [row for treatment in model.treatments for temp in model.temps if (row := _gain(model, treatment, temp))]
+    yield Heading("What a gain costs")
+    if rows:
+        yield Table(
+            (
+                "Contrast",
+                "Temperature",
+                "#Extra US dollars",
+                "#Extra",
+                "#EM gain (points)",
+                "#US dollars per point gained",
+            ),
+            tuple(rows),
+            "Over all questions of both types. No price per point where nothing was gained.",
+        )
+    else:
+        yield Details("Not shown", (Paragraph("A price per point needs priced rows and scores in both conditions."),))
+
+
+def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
+    money = model.costs["temps"].get(temp, {})
+    ems = [model.scores.em.get((temp, condition)) for condition in (model.control, treatment)]
+    if any(em is None or em.value is None for em in ems) or {model.control, treatment} - set(money):
+        return None
+    base, gained = (em.value for em in ems if em is not None and em.value is not None)
+    before, after = money[model.control]["usd"], money[treatment]["usd"]
+    if before is None or after is None:
+        return None
+    extra, gain = after - before, gained - base
+    signed = f"−{usd(-extra)}" if extra < 0 else usd(extra)
+    return (
+        f"{treatment} − {model.control}",
+        temp,
+        signed,
+        percent(extra / before) if before else DASH,
+        points(gain),
+        usd(extra / (100 * gain)) if gain > 0 and extra >= 0 else DASH,
+    )

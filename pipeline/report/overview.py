@@ -1,0 +1,144 @@
+"""The run as a whole: its trials side by side, best first, each with the way to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Paragraph, Section, Table
+from pipeline.report.figures import Row, forest_of
+from pipeline.report.model import TYPES, Json
+from pipeline.report.model import Block as Compared
+from pipeline.report.text import DASH, count, p_cell, percent, points, points_span, usd
+from pipeline.report.verdict import TYPE_NAMES, judged
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One treatment of one trial; *places* maps (type, temp) to its block."""
+
+    slug: str
+    model: str
+    prompt_set: str
+    treatment: str
+    alpha: float
+    places: Mapping[tuple[str, str], Compared]
+    asked: int
+    missing: int
+    usd: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """The mean difference in EM over types and temperatures, by which trials are ranked."""
+        deltas = [self.em(place)["delta_mean"] for place in self.places]
+        known = [delta for delta in deltas if delta is not None]
+        return sum(known) / len(known) if known else None
+
+    def em(self, place: tuple[str, str]) -> Json:
+        """The EM object at *place*."""
+        metric: Json = self.places[place].data["metrics"]["em"]
+        return metric
+
+    def verdict(self, place: tuple[str, str]) -> str:
+        """The verdict on EM at *place*."""
+        return judged(self.places[place], "em", self.alpha).value
+
+
+def ranked(entries: Sequence[Entry]) -> list[Entry]:
+    """Best first: by gain in EM, one without a gain last, equal ones by name."""
+    return sorted(entries, key=lambda e: (e.gain is None, -(e.gain or 0.0), e.slug, e.treatment))
+
+
+def overview(name: str, rid: str, provider: str, entries: Sequence[Entry], *, page: bool) -> Document:
+    """The overview of *entries*; a *page* links the HTML reports and draws, else it links the Markdown ones."""
+    best_first = ranked(entries)
+    trials = len({entry.slug for entry in entries})
+    facts: tuple[tuple[str, Line], ...] = (("Run ID", Code(rid)), ("Provider", provider), ("Trials", str(trials)))
+    sections = [
+        Section("Trials", "trials", tuple(_trials(best_first, provider, page=page))),
+        Section("EM in detail", "em", tuple(_details(best_first, drawn=page))),
+    ]
+    return Document("Run overview", name, facts, tuple(sections))
+
+
+def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> list[Block]:
+    places = _places(entries)
+    rows: list[tuple[Line, ...]] = []
+    for entry in entries:
+        deltas: list[Line] = []
+        for place in places:
+            delta = entry.em(place)["delta_mean"] if place in entry.places else None
+            deltas.append(DASH if delta is None else f"{points(delta)} ({entry.verdict(place)})")
+        href = f"{entry.slug}/reports/report.{'html' if page else 'md'}"
+        sums = (count(entry.asked), count(entry.missing), usd(entry.usd))
+        identity = (Code(entry.model), Code(entry.prompt_set))
+        rows.append((Link(entry.slug, href), entry.treatment, points(entry.gain), *deltas, *sums, *identity))
+    heads = (f"#{TYPE_NAMES[kind]}, t {temp}" for kind, temp in places)
+    table = Table(
+        ("Trial", "Treatment", "#Mean", *heads, "#Asked", "#Missing", "#US dollars", "Model", "Prompt set"),
+        tuple(rows),
+        "Difference in EM between treatment and control, percentage points; ranked by the mean over the columns.",
+    )
+    blocks: list[Block] = [table]
+    if provider == "emulator":
+        blocks.insert(0, Note("These answers come from the local emulator; they say nothing about any model."))
+    if len(entries) > 1:
+        blocks.append(
+            Paragraph(
+                "q-values are corrected within each trial, not over trials, and whatever comes first owes part of its "
+                "place to chance. Confirm a choice on new questions."
+            )
+        )
+    return blocks
+
+
+def _details(entries: Sequence[Entry], *, drawn: bool) -> list[Block]:
+    blocks: list[Block] = []
+    several = len({entry.treatment for entry in entries}) > 1
+    names = {id(entry): f"{entry.slug} {entry.treatment}" if several else entry.slug for entry in entries}
+    lines: list[Row] = []
+    rows: list[tuple[Line, ...]] = []
+    for place in _places(entries):
+        lines.append(Row(f"{TYPE_NAMES[place[0]]}, t {place[1]}"))
+        for entry in entries:
+            if place not in entry.places:
+                continue
+            em, primary = entry.em(place), entry.em(place)["primary"]
+            lines.append(
+                Row(
+                    names[id(entry)],
+                    em["delta_mean"],
+                    primary["ci_95"],
+                    judged(entry.places[place], "em", entry.alpha),
+                )
+            )
+            rows.append(
+                (
+                    f"{TYPE_NAMES[place[0]]}, t {place[1]}",
+                    names[id(entry)],
+                    percent(em["mean_control"]),
+                    percent(em["mean_treatment"]),
+                    points(em["delta_mean"]),
+                    points_span(primary["ci_95"]),
+                    p_cell(primary["p_value"]),
+                    p_cell(primary["q_value"]),
+                    count(em["n_pairs"]),
+                    entry.verdict(place),
+                )
+            )
+    if drawn:
+        alt = "Difference in exact match per trial, type and temperature, with 95% intervals."
+        blocks.append(forest_of(lines, "trials", "Difference in EM, treatment − control, percentage points", alt))
+    blocks.append(
+        Table(
+            ("Where", "Trial", "#Control", "#Treatment", "#Difference", "#95% CI", "#p", "#q", "#n", "Verdict"),
+            tuple(rows),
+        )
+    )
+    return blocks
+
+
+def _places(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Every (type, temp) that occurs, in the report's order."""
+    found = {place for entry in entries for place in entry.places}
+    return sorted(found, key=lambda place: (TYPES.index(place[0]), float(place[1])))

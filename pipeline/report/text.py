@@ -1,0 +1,117 @@
+"""Numbers and hostile text as a report shows them.
+
+A value that does not exist is an en dash, never 0. Text from outside is made visible: what would move,
+hide or reorder other text stands there as an escape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+DASH = "–"
+MINUS = "−"
+
+# Controls but newline and tab, soft hyphen, bidirectional marks, overrides and isolates, zero-width and
+# invisible characters (but the joiners that scripts and emoji need), line and paragraph separators, tags,
+# lone surrogates. Written out instead of asking `unicodedata`, whose answers change with Python's version.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def visible(text: str) -> str:
+    """*text* with every character that would act unseen as an escape such as `\\x1b` or `\\u202e`."""
+    return _INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def sha256(text: str) -> str:
+    """The digest of *text* in UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def count(value: float | None) -> str:
+    """1234 -> "1,234"."""
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """0.27058 -> "27.1%"."""
+    return DASH if share is None else f"{_fixed(100 * share, 1)}%"
+
+
+def points(delta: float | None) -> str:
+    """A difference of shares in percentage points, always with its sign: 0.1294 -> "+12.9"."""
+    if delta is None:
+        return DASH
+    text = _fixed(100 * delta, 1)
+    return text if text.startswith(MINUS) or text == "0.0" else f"+{text}"
+
+
+def unsigned_points(size: float | None) -> str:
+    """A size in percentage points: 0.1026 -> "10.3"."""
+    return DASH if size is None else _fixed(100 * size, 1)
+
+
+def points_span(interval: Sequence[float] | None) -> str:
+    """[0.0665, 0.1923] -> "+6.7 to +19.2"."""
+    return DASH if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def percent_span(interval: Sequence[float] | None) -> str:
+    """[0.18, 0.36] -> "18.0 to 36.0"."""
+    return DASH if interval is None else f"{_fixed(100 * interval[0], 1)} to {_fixed(100 * interval[1], 1)}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number with *digits* decimals."""
+    return DASH if value is None else _fixed(value, digits)
+
+
+def number_span(interval: Sequence[float | None] | None, digits: int = 3) -> str:
+    """Two numbers; an end that does not exist is infinite."""
+    if interval is None:
+        return DASH
+    low, high = interval
+    return f"{number(low, digits)} to {'∞' if high is None else number(high, digits)}"
+
+
+def p_cell(p: float | None) -> str:
+    """A p- or q-value in a table: four decimals, or that it is smaller."""
+    if p is None:
+        return DASH
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def p_phrase(name: str, p: float | None) -> str:
+    """A p- or q-value in a sentence: "p = 0.002", "p < 0.001", with spaces that do not break."""
+    if p is None:
+        return f"{name} undefined"
+    return f"{name}\u00a0<\u00a00.001" if p < 0.001 else f"{name}\u00a0=\u00a0{p:.3f}"
+
+
+def usd(value: float | None) -> str:
+    """US dollars, with more decimals where the sum is small: "$0.60", "$0.0226", "$0.000024"."""
+    if value is None:
+        return DASH
+    decimals = 2 if value >= 1 or value == round(value, 2) else 4 if value >= 0.001 else 6
+    return f"${value:,.{decimals}f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counted(number_: int, singular: str, plural: str | None = None) -> str:
+    """ "1 question", "85 questions"."""
+    return f"{number_:,} {singular if number_ == 1 else plural or singular + 's'}"
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    if text.startswith("-"):
+        text = text[1:] if not text.strip("-0.,") else f"{MINUS}{text[1:]}"
+    return text

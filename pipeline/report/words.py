@@ -1,0 +1,190 @@
+"""What the numbers say, in the sentences a report opens with: the verdict, the figures behind it, and its limits.
+
+Every difference comes with its interval, p and q; one that was not shown comes with what the data leave
+possible and with what the run could have found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.report.blocks import Finding
+from pipeline.report.limits import Size, spots
+from pipeline.report.model import Block, Json, Model
+from pipeline.report.text import counted, listed, p_phrase, percent, points, points_span, unsigned_points
+from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES, Verdict, judged
+
+_COUNTED = {
+    "em": "right answers",
+    "f1": "overlap with the gold answers",
+    "abstain_rate": "abstentions",
+    "false_answer_rate": "false answers to unanswerable questions",
+    "unsupported_rate": "answers that the passage does not support",
+}
+
+
+def headline(model: Model, treatment: str) -> str:
+    """What *treatment* did to right answers and to false ones, in two sentences at most."""
+    parts = [
+        phrase
+        for kind in ("open", "closed")
+        if (phrase := _across(model, model.of(treatment, kind), "em", f"on {TYPE_NAMES[kind].lower()} questions, "))
+    ]
+    if not parts:
+        return f"There is nothing to compare {treatment} with {model.control} on."
+    sentence = f"With {treatment} instead of {model.control}: {'; '.join(parts)}."
+    false_answers = _across(model, model.of(treatment, "open"), "false_answer_rate", "")
+    return f"{sentence} {_capital(false_answers)}." if false_answers else sentence
+
+
+def findings(model: Model, treatment: str) -> list[Finding]:
+    """EM at every type and temperature, each with its caveats; then what else changed, type by type."""
+    found = [_finding(model, block) for block in model.of(treatment) if "em" in block.data["metrics"]]
+    for kind in ("open", "closed"):
+        for name in ("false_answer_rate", "unsupported_rate", "abstain_rate"):
+            blocks = [block for block in model.of(treatment, kind) if name in block.data["metrics"]]
+            if blocks:
+                verdicts = [judged(block, name, model.alpha) for block in blocks]
+                found.append(
+                    Finding(
+                        f"{TYPE_NAMES[kind]}, {METRIC_NAMES[name]}",
+                        _common(verdicts),
+                        verdicts[0].tone if len(set(verdicts)) == 1 else "open",
+                        _sentence(model, blocks, name),
+                    )
+                )
+    return found
+
+
+def _finding(model: Model, block: Block) -> Finding:
+    em = block.data["metrics"]["em"]
+    verdict = judged(block, "em", model.alpha)
+    if em["delta_mean"] is None:
+        return Finding(
+            spots(model, [block]), verdict.value, verdict.tone, "No question was answered in both conditions."
+        )
+    line = (
+        f"{percent(em['mean_treatment'])} right with {block.treatment}, "
+        f"{percent(em['mean_control'])} with {model.control}: "
+        f"{points(em['delta_mean'])} points ({_evidence(em)}), over {Size.of(em, block.type)}; "
+        f"{em['wins']:,} won, {em['losses']:,} lost, {em['ties']:,} tied. {_meaning(model, block, em, verdict)}"
+    )
+    return Finding(spots(model, [block]), verdict.value, verdict.tone, line)
+
+
+def _meaning(model: Model, block: Block, em: Json, verdict: Verdict) -> str:
+    margin = block.data["tost"].get("em", {}).get("margin")
+    within = f"±{unsigned_points(margin)} points" if margin is not None else ""
+    match verdict:
+        case Verdict.BETTER | Verdict.WORSE:
+            word = "more" if verdict is Verdict.BETTER else "fewer"
+            small = block.data["tost"].get("em", {}).get("equivalent")
+            return f"So {block.treatment} gives {word} right answers" + (
+                f", by less than the {within} that were said to matter." if small else "."
+            )
+        case Verdict.SAME:
+            return "Every question came out the same."
+        case Verdict.HINT_BETTER | Verdict.HINT_WORSE:
+            return f"Alone this would count; among {counted(model.tests(), 'test')} it does not."
+        case Verdict.EQUIVALENT:
+            return f"Whatever difference there is lies within {within}."
+        case Verdict.NOT_WORSE:
+            return f"Not worse by more than {unsigned_points(margin)} points; whether it is better stays open."
+        case Verdict.UNCLEAR:
+            mde = em["power"]["mde_t"]
+            reach = (
+                f" A true difference of {unsigned_points(mde)} points or more would have been found in "
+                f"{em['power']['power']:.0%} of such runs."
+                if mde is not None
+                else ""
+            )
+            return f"No difference was shown, and none was ruled out within that interval.{reach}"
+    return "The test is not defined for these data."
+
+
+def _sentence(model: Model, blocks: Sequence[Block], name: str) -> str:
+    several = len(model.temps) > 1
+    said = []
+    for block in blocks:
+        metric = block.data["metrics"][name]
+        if metric["delta_mean"] is None:
+            said.append(f"undefined at temperature {block.temp}" if several else "undefined")
+            continue
+        said.append(
+            (f"at temperature {block.temp}: " if several else "")
+            + f"{percent(metric['mean_treatment'])} against {percent(metric['mean_control'])}, "
+            f"{points(metric['delta_mean'])} points ({_evidence(metric)})"
+        )
+    sentence = f"{_capital('; '.join(said))}."
+    if name == "abstain_rate":
+        return " ".join([sentence, *_where_abstained(blocks[0], several)])
+    return sentence
+
+
+def _where_abstained(block: Block, several: bool) -> list[str]:
+    """Whether abstaining hit questions that have an answer: only beside ones that have none does that need saying."""
+    kinds = block.data["abstention"]
+    if len(kinds) < 2:
+        return []
+    said = [
+        f"{points(kinds[kind]['delta_mean'])} points where the question {has} an answer"
+        for kind, has in (("unanswerable", "has not"), ("answerable", "has"))
+    ]
+    said = [text.replace("has not an answer", "has no answer") for text in said]
+    return [f"That is {listed(said)}{f' (temperature {block.temp})' if several else ''}."]
+
+
+def _across(model: Model, blocks: Sequence[Block], name: str, of: str) -> str:
+    """A phrase on metric *name* over all temperatures: "on open-book questions, more right answers (+12.9 points)"."""
+    blocks = [block for block in blocks if name in block.data["metrics"]]
+    if not blocks:
+        return ""
+    groups: dict[str, list[Block]] = {}
+    for block in blocks:
+        groups.setdefault(_effect(judged(block, name, model.alpha), block.data["metrics"][name]), []).append(block)
+    phrases = [f"{effect} {_COUNTED[name]} ({_deltas(model, members, name)})" for effect, members in groups.items()]
+    return f"{of}{', '.join(phrases)}"
+
+
+def _deltas(model: Model, blocks: Sequence[Block], name: str) -> str:
+    """The differences of *blocks*: one by one while there are few, else their range."""
+    deltas = [block.data["metrics"][name]["delta_mean"] for block in blocks]
+    temps = [block.temp for block in blocks]
+    if len(model.temps) == 1:
+        return f"{points(deltas[0])} points"
+    if len(blocks) > 2 and None not in deltas:
+        ends = dict.fromkeys((points(min(deltas)), points(max(deltas))))
+        return f"{' to '.join(ends)} points at temperature {listed(temps)}"
+    first = f"{points(deltas[0])} points at temperature {temps[0]}"
+    return ", ".join([first, *(f"{points(d)} at {t}" for d, t in zip(deltas[1:], temps[1:], strict=True))])
+
+
+def _effect(verdict: Verdict, metric: Json) -> str:
+    match verdict:
+        case Verdict.BETTER | Verdict.WORSE | Verdict.MORE | Verdict.FEWER:
+            return "more" if metric["delta_mean"] > 0 else "fewer"
+        case Verdict.HINT_BETTER | Verdict.HINT_WORSE | Verdict.HINT:
+            return "a hint of more" if metric["delta_mean"] > 0 else "a hint of fewer"
+        case Verdict.EQUIVALENT:
+            return "practically as many"
+        case Verdict.SAME:
+            return "exactly as many"
+        case Verdict.NONE:
+            return "no judgement on"
+    return "no clear change in"
+
+
+def _evidence(metric: Json) -> str:
+    primary = metric["primary"]
+    q = primary["q_value"]
+    return f"95% CI {points_span(primary['ci_95'])}, {p_phrase('p', primary['p_value'])}" + (
+        "" if q is None or q == primary["p_value"] else f", {p_phrase('q', q)}"
+    )
+
+
+def _common(verdicts: Sequence[Verdict]) -> str:
+    return verdicts[0].value if len(set(verdicts)) == 1 else "mixed"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
