@@ -1,0 +1,494 @@
+"""The report: what it says, that it says the same each time, and that nothing in it can act."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from markdown_it import MarkdownIt
+from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, open_book
+
+from pipeline import jsonl
+from pipeline.errors import DamagedArtifact
+from pipeline.report import text
+from pipeline.report.model import read
+from pipeline.report.overview import Entry, ranked
+from pipeline.report.verdict import Verdict, judge
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = make(tmp_path_factory.mktemp("plain"), items=[*map(closed, range(40)), *map(open_book, range(40))])
+    made.report()
+    made.overview()
+    return made
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Every text that comes from outside is hostile: answers, errors, questions, passages, golds, names."""
+    made = hostile_run(tmp_path_factory.mktemp("hostile"))
+    made.report()
+    made.overview()
+    return made
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two treatments, three temperatures, several data sets (one without F1), missing answers, two trials, prices."""
+    items = [closed(i, dataset=f"set {'ab'[i % 2]}", benchmark=("nq_open", "triviaqa")[i % 2]) for i in range(30)]
+    items += [open_book(i, dataset=f"open {'xy'[i % 2]}") for i in range(30)]
+
+    def answer(request: Any, row: dict[str, Any]) -> Any:
+        number = int(row["id"][1:])
+        if request.condition == "cot" and number % 10 == 7:
+            return Failure("engine overloaded")
+        if request.sample_index == 2 and number % 10 == 3:
+            return "maybe"
+        return better(
+            request._replace(condition="control") if request.condition == "cot" and number % 3 else request, row
+        )
+
+    made = make(
+        tmp_path_factory.mktemp("large"),
+        answer,
+        items=items,
+        treatments=("brief", "cot"),
+        temperatures=(0, 0.25, 1),
+        samples=3,
+        models=("lab/a", "lab/b"),
+        prices={"lab/a": {"input_per_mtok": 1.0, "output_per_mtok": 2.0}},
+    )
+    made.report()
+    made.overview()
+    return made
+
+
+# --- numbers as text -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (text.percent(0.27058), "27.1%"),
+        (text.percent(None), "–"),
+        (text.points(0.1294), "+12.9"),
+        (text.points(-0.0004), "0.0"),
+        (text.points(-0.355), "−35.5"),
+        (text.points(None), "–"),
+        (text.points_span([-0.004, 0.218]), "−0.4 to +21.8"),
+        (text.number_span([2.51, None], 2), "2.51 to ∞"),
+        (text.p_cell(0.00001), "<0.0001"),
+        (text.p_cell(1.0), "1.0000"),
+        (text.p_cell(None), "–"),
+        (text.usd(None), "–"),
+        (text.usd(0.0), "$0.00"),
+        (text.usd(0.6), "$0.60"),
+        (text.usd(1234.5), "$1,234.50"),
+        (text.usd(0.022639), "$0.0226"),
+        (text.usd(0.000024), "$0.000024"),
+        (text.listed(["a", "b", "c"]), "a, b and c"),
+        (text.visible("a\x1b[0m\u202eb\r\n\tc"), "a\\x1b[0m\\u202eb\\r\n\tc"),
+    ],
+)
+def test_numbers_and_controls_are_shown_so(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+# --- verdicts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("delta", "direction", "p", "q", "tost", "expected"),
+    [
+        (0.1, "higher", 0.001, 0.004, None, Verdict.BETTER),
+        (-0.1, "higher", 0.001, 0.004, None, Verdict.WORSE),
+        (-0.1, "lower", 0.001, 0.004, None, Verdict.BETTER),
+        (0.1, "lower", 0.001, 0.004, None, Verdict.WORSE),
+        (0.1, "neutral", 0.001, 0.004, None, Verdict.MORE),
+        (-0.1, "neutral", 0.001, 0.004, None, Verdict.FEWER),
+        (0.1, "higher", 0.03, 0.2, None, Verdict.HINT_BETTER),
+        (0.1, "lower", 0.03, 0.2, None, Verdict.HINT_WORSE),
+        (0.1, "neutral", 0.03, 0.2, None, Verdict.HINT),
+        (0.01, "higher", 0.6, 0.9, (True, True), Verdict.EQUIVALENT),
+        (0.01, "higher", 0.6, 0.9, (True, False), Verdict.NOT_WORSE),
+        (0.01, "higher", 0.6, 0.9, (False, False), Verdict.UNCLEAR),
+        (0.01, "higher", 0.6, 0.9, (None, None), Verdict.UNCLEAR),
+        (0.01, "higher", 0.6, 0.9, None, Verdict.UNCLEAR),
+        (0.01, "higher", 0.05, 0.05, None, Verdict.UNCLEAR),
+        (0.0, "higher", 1.0, 1.0, None, Verdict.SAME),
+        (None, "higher", None, None, None, Verdict.NONE),
+        (0.1, "higher", 0.001, None, None, Verdict.NONE),
+    ],
+)
+def test_a_difference_is_judged(
+    delta: float | None, direction: str, p: float | None, q: float | None, tost: Any, expected: Verdict
+) -> None:
+    metric = {
+        "delta_mean": delta,
+        "direction": direction,
+        "primary": {"p_value": p, "q_value": q},
+        "wins": int(bool(delta)),
+        "losses": 0,
+    }
+    test = tost and {"non_inferior": tost[0], "equivalent": tost[1]}
+    assert judge(metric, test, 0.05) is expected
+
+
+def test_the_verdict_comes_first_with_interval_p_q_and_n(plain: Made) -> None:
+    first = plain.markdown.split("## ")[1]
+    assert first.startswith("Verdict")
+    assert "With treatment instead of control: on open-book questions, more right answers (+" in first
+    assert re.search(r"points \(95% CI \+[\d.]+ to \+[\d.]+, p\s<\s0\.001, q\s[<=]\s0\.\d+\), over 40 questions", first)
+    assert re.search(r"\d+ won, \d+ lost, \d+ tied", first)
+
+
+def test_the_emulator_s_answers_are_called_that(tmp_path: Path) -> None:
+    made = make(tmp_path, provider="emulator")
+    made.report()
+    assert "say nothing about any model" in made.markdown
+    assert "say nothing about any model" in made.html
+
+
+def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
+    assert "engine overloaded" in large.markdown
+    assert re.search(
+        r"0 answers of control and 9 of cot are missing .* would be .\d+\.\d points; all for it", large.markdown
+    )
+    assert "| Open-book | 0 | cot | 90 | 81 | 9 | 0 |" in large.markdown
+
+
+def test_no_answer_at_all_is_not_a_zero(tmp_path: Path) -> None:
+    """A condition without any response has no score, no difference and no verdict."""
+    made = make(tmp_path, lambda request, row: Failure("down") if request.condition == "treatment" else "gold 1")
+    made.report()
+    assert "not defined" in made.markdown
+    assert "No question was answered in both conditions" in made.markdown
+    assert re.search(r"\| EM \| – \| – \| – \| – \| – \| – \| – \| – \| 0 \| not defined \|", made.markdown)
+    assert "no question was answered in both conditions" in made.html
+
+
+# --- cells that do not apply, and blocks that are absent ---------------------------------------------
+
+
+def test_what_does_not_apply_is_a_dash(plain: Made, large: Made) -> None:
+    for page in (plain.markdown, plain.html, large.markdown, large.html):
+        assert not re.search(r"\bNone\b(?!\.)|\bnan\b|\binf\b", page)
+    assert "The cost is not known: no price for 'lab/model-a' under prices.models. It is not 0." in plain.markdown
+    assert re.search(r"\| all \| 160 \| 0 \|.*\| – \|", plain.markdown)
+
+
+def test_an_unpriced_row_is_counted(tmp_path: Path) -> None:
+    made = make(tmp_path, tokens=False)
+    made.report()
+    assert "| all | 0 | 48 | 0 | 0 | 0 | 0 | – |" in made.markdown
+    assert "There are no token histograms" in made.markdown
+    assert not (made.paths.figures / "tokens.svg").exists()
+
+
+def test_without_examples_and_request_files_the_report_still_stands(tmp_path: Path) -> None:
+    made = make(tmp_path, report={"examples": 0})
+    for part in made.index.parts:
+        made.paths.part_requests(part.part).unlink()
+    made.report()
+    assert "There are none to show" in made.markdown
+    assert "The request files of 2 parts are no longer here" in made.markdown
+    assert "You are under treatment." in made.markdown
+
+
+def test_what_was_sent_is_read_from_the_requests(tmp_path: Path) -> None:
+    """A report that repeats the config can claim a parameter that never left the machine."""
+    made = make(tmp_path)
+    for part in made.index.parts:
+        path = made.paths.part_requests(part.part)
+        path.write_bytes(
+            path.read_bytes().replace(b'"max_tokens":32', b'"max_tokens":99').replace(b"under t", b"above t")
+        )
+    made.report()
+    assert '{"max_tokens":99,"temperature":0.0}' in made.markdown
+    assert '{"max_tokens":16,"temperature":0.0}' in made.markdown
+    assert "You are above treatment." in made.markdown
+    assert text.sha256("You are above treatment.") in made.html
+
+
+def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.report()
+    before = written(made)
+    made.paths.significance.write_bytes(b'{"schema_version": 2, "results": {}}')
+    with pytest.raises(DamagedArtifact, match=r"does not fit schemas/significance\.schema\.json") as caught:
+        made.report()
+    assert "force=stats" in str(caught.value)
+    assert written(made) == before
+
+
+# --- many data sets, temperatures, treatments --------------------------------------------------------
+
+
+def test_every_treatment_temperature_and_dataset_has_its_place(large: Made) -> None:
+    titles = re.findall(r"^## (.*)$", large.markdown, re.MULTILINE)
+    assert titles[:6] == [
+        "Verdict",
+        "Data Balance",
+        "Results: brief against control",
+        "Datasets: brief against control",
+        "Results: cot against control",
+        "Datasets: cot against control",
+    ]
+    assert len(re.findall(r"^### Temperature 0\.25$", large.markdown, re.MULTILINE)) == 2
+    for dataset in ("set a", "set b", "open x", "open y"):
+        assert f"`{dataset}`" in large.markdown
+    assert "Hartung" in large.markdown or "HKSJ" in large.markdown
+    names = {path.stem for path in large.paths.figures.iterdir()}
+    both = {"forest", "outcomes", "risk-coverage", "forest-datasets"}
+    assert names == {"cost-accuracy", "tokens", *both, *(f"{name}-cot" for name in both)}
+
+
+def test_headings_of_the_earlier_tool_are_kept(plain: Made) -> None:
+    headings = re.findall(r"^##* (.*)$", plain.markdown, re.MULTILINE)
+    assert headings[0].startswith("Evaluation Report")
+    kept = "Prompts", "Data Balance", "Pairing Analysis", "Results", "Significance", "Unsupported Sensitivity"
+    assert {*kept, "Power / MDE", "Cost-Effectiveness", "Cost"} <= set(headings)
+
+
+@pytest.mark.parametrize("run", ["plain", "hostile", "large"])
+def test_every_figure_has_its_table_and_no_id_is_there_twice(run: str, request: pytest.FixtureRequest) -> None:
+    made: Made = request.getfixturevalue(run)
+    tree = Tree.of(made.html)
+    drawn = [node for node in tree.nodes if node.attributes.get("class") == "drawing"]
+    assert len(drawn) == len(list(made.paths.figures.iterdir())) == made.markdown.count("](figures/") >= 4
+    for figure in drawn:
+        inside = [node.tag for node in tree.below(figure)]
+        assert inside.count("svg") == 1
+        assert inside.count("table") == 1
+    ids = Counter(node.attributes["id"] for node in tree.nodes if "id" in node.attributes)
+    assert not {name: times for name, times in ids.items() if times > 1}
+    targets = {node.attributes["href"].removeprefix("#") for node in tree.nodes if node.tag == "a"}
+    assert targets <= set(ids)
+    for name in re.findall(r"\]\(figures/(.*?)\)", made.markdown):
+        assert (made.paths.figures / name).is_file()
+
+
+def test_a_figure_that_the_report_no_longer_has_is_removed(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.paths.figures.mkdir(parents=True)
+    (made.paths.figures / "forest-gone.svg").write_text("<svg/>")
+    made.report()
+    assert not (made.paths.figures / "forest-gone.svg").exists()
+
+
+# --- hostile text ------------------------------------------------------------------------------------
+
+ALLOWED_TAGS = {
+    "html", "head", "meta", "link", "title", "style", "body", "header", "nav", "main", "section", "h1", "h2", "h3",
+    "a", "p", "dl", "div", "dt", "dd", "ol", "ul", "li", "figure", "figcaption", "details", "summary", "pre", "code",
+    "strong", "span", "table", "thead", "tbody", "tr", "th", "td",
+    "svg", "g", "path", "defs", "clippath", "rect", "text", "use", "pattern",
+}  # fmt: skip
+
+
+def test_hostile_text_stays_text_in_html(hostile: Made) -> None:
+    for page in (hostile.html, hostile.run.index_html.read_text()):
+        tree = Tree.of(page)
+        assert {node.tag for node in tree.nodes} <= ALLOWED_TAGS
+        for node in tree.nodes:
+            assert not [
+                name for name in node.attributes if name.startswith("on") or name in ("src", "srcset", "action")
+            ]
+            for name in ("href", "xlink:href"):
+                assert re.fullmatch(r"#.*|data:,|[\w-]+/reports/report\.html|", node.attributes.get(name, ""))
+        assert "default-src 'none'" in page.replace("&#39;", "'")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in hostile.html
+    assert "{{ 7 * 7 }}" in hostile.html
+
+
+def test_hostile_text_stays_text_in_markdown(hostile: Made) -> None:
+    """Parsed as GitHub would: no heading, link, image or tag but our own."""
+    parser = MarkdownIt("gfm-like", {"html": True, "linkify": False}).enable("table")
+    tokens = parser.parse(hostile.markdown)
+    kinds = Counter(token.type for token in every(tokens))
+    assert kinds["link_open"] == 0
+    images = [token.attrs["src"] for token in every(tokens) if token.type == "image"]
+    assert images == [f"figures/{name}" for name in re.findall(r"\]\(figures/(.*?)\)", hostile.markdown)]
+    for token in every(tokens):
+        if token.type in ("html_block", "html_inline"):
+            assert re.fullmatch(
+                r"(<details>\n<summary>[^<]*(<code>[^<]*</code>)?</summary>|</details>)\n?", token.content
+            )
+        if token.type == "inline" and token.content.startswith("OWNED"):
+            pytest.fail(token.content)
+    headings = [b.content for a, b in pairwise(tokens) if a.type == "heading_open"]
+    assert not [heading for heading in headings if "OWNED" in heading]
+    fences = [token.content for token in tokens if token.type == "fence"]
+    for payload in EVIL:
+        assert any(text.visible(payload) in fence for fence in fences), payload
+
+
+def test_controls_are_shown_as_escapes(hostile: Made) -> None:
+    hidden = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069]")
+    for name, data in hostile.written().items():
+        found = hidden.search(data.decode())
+        assert not found, f"{name}: {found}"
+    assert "\\x1b[31mred\\x1b]8;;" in hostile.html
+    assert "\\u202eabc\\u2066 zero\\u200bwidth \\x00" in hostile.markdown
+
+
+def test_a_long_answer_is_cut_and_says_so(hostile: Made) -> None:
+    assert "x" * 1_201 not in hostile.markdown
+    assert "characters in all" in hostile.html
+    assert re.search(r"\(cut here; 5,\d\d\d characters in all\)", hostile.markdown)
+
+
+def test_figures_are_well_formed_and_load_nothing(hostile: Made, large: Made) -> None:
+    for made in (hostile, large):
+        for path in made.paths.figures.iterdir():
+            for node in ElementTree.fromstring(path.read_bytes()).iter():
+                for name, value in node.attrib.items():
+                    assert not name.endswith("href") or value.startswith("#")
+                    assert "url(" not in value or "url(#" in value
+
+
+# --- determinism -------------------------------------------------------------------------------------
+
+
+def test_the_same_artifacts_give_the_same_bytes(tmp_path: Path, large: Made) -> None:
+    """Also with another hash seed, a matplotlibrc that lies about, and no home to write to."""
+    before = large.written()
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\nsvg.fonttype: path\n")
+    script = (
+        "import sys; from pathlib import Path; from pipeline import config, parts; from pipeline.paths import RunPaths;"
+        "from pipeline.phases.report import report; from pipeline.phases.index import index;"
+        "run = RunPaths(Path(sys.argv[1])); c = config.read_frozen(run.config, base=run.root); t = c.trials[0];"
+        "p = run.trial(t.slug); report(run, p, c, t, parts.read(p.index));"
+        "index(run, c, [run.trial(t.slug) for t in c.trials])"
+    )
+    from pipeline import config
+
+    large.run.config.write_bytes(config.frozen_text(large.config))
+    environment = {name: value for name, value in os.environ.items() if name not in ("MPLCONFIGDIR", "DISPLAY")}
+    environment |= {"PYTHONHASHSEED": "7", "HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", script, large.run.root], cwd=tmp_path, env=environment, check=True)
+    after = large.written()
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+    assert list(home.iterdir()) == []
+
+
+def test_neither_place_nor_time_shows(large: Made) -> None:
+    year = re.compile(r"\b20[2-9]\d-\d\d-\d\d|\b\d\d:\d\d:\d\d\b")
+    for name, data in large.written().items():
+        page = data.decode()
+        assert str(large.run.root.parent) not in page, name
+        assert not year.search(page), name
+
+
+def test_the_model_holds_no_answers_but_those_it_shows(large: Made) -> None:
+    model = read(large.run, large.paths, large.config, large.trial, large.index)
+    assert {item for item, _, _ in model.answers.answers} == {example.item for example in model.examples}
+    assert len(model.examples) <= 2 * 3 * (2 * 2 + 1) * 5  # treatments, temperatures, cases, examples each
+    asked = sum(group.asked for group in model.answers.counts.values())
+    assert asked == large.index.rows
+
+
+# --- the run as a whole --------------------------------------------------------------------------------
+
+
+def test_trials_stand_best_first_and_link_their_reports(large: Made) -> None:
+    page, markdown = large.run.index_html.read_text(), large.run.aggregate_report.read_text()
+    links = [
+        node.attributes["href"] for node in Tree.of(page).nodes if node.attributes.get("href", "").endswith(".html")
+    ]
+    assert links == ["a-set/reports/report.html", "b-set/reports/report.html"] * 2
+    assert markdown.index("[a-set](<a-set/reports/report.md>) | brief") < markdown.index("| cot |")
+    assert "Confirm a choice on new questions" in markdown
+    assert "figures/" not in markdown
+    assert (large.run.root / links[0]).is_file()
+
+
+def test_a_trial_without_a_difference_comes_last() -> None:
+    def entry(slug: str, delta: float | None) -> Entry:
+        block: Any = type("Block", (), {"data": {"metrics": {"em": {"delta_mean": delta}}}})()
+        return Entry(slug, "m", "p", "treatment", 0.05, {("open", "0"): block}, 1, 0, None)
+
+    order = ranked([entry("none", None), entry("b", 0.1), entry("worse", -0.2), entry("a", 0.1)])
+    assert [item.slug for item in order] == ["a", "b", "worse", "none"]
+
+
+def test_a_damaged_cost_file_is_named(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    document = jsonl.read_document(made.paths.costs)
+    del document["pricing"]
+    made.paths.costs.write_bytes(jsonl.dumps_pretty(document))
+    with pytest.raises(DamagedArtifact, match="pricing: missing"):
+        made.overview()
+
+
+# --- helpers -------------------------------------------------------------------------------------------
+
+
+class Node:
+    """An element with its place in the order of the page."""
+
+    def __init__(self, tag: str, attributes: dict[str, str], start: int) -> None:
+        self.tag, self.attributes, self.start, self.end = tag, attributes, start, start
+
+
+class Tree(HTMLParser):
+    """The elements of a page as a strict reader sees them: every element is closed in its turn."""
+
+    VOID = frozenset({"meta", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self._open: list[Node] = []
+
+    @classmethod
+    def of(cls, page: str) -> Tree:
+        tree = cls()
+        tree.feed(page)
+        tree.close()
+        assert not tree._open, [node.tag for node in tree._open]
+        return tree
+
+    def below(self, node: Node) -> list[Node]:
+        return self.nodes[node.start + 1 : node.end]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        node = Node(tag, {name: value or "" for name, value in attrs}, len(self.nodes))
+        self.nodes.append(node)
+        if tag not in self.VOID:
+            self._open.append(node)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.nodes.append(Node(tag, {name: value or "" for name, value in attrs}, len(self.nodes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        node = self._open.pop()
+        assert node.tag == tag, (node.tag, tag)
+        node.end = len(self.nodes)
+
+
+def written(made: Made) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in made.paths.reports.rglob("*") if path.is_file()}
+
+
+def every(tokens: Any) -> Iterator[Any]:
+    for token in tokens:
+        yield token
+        yield from every(token.children or [])
