@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import sources
+from pipeline.cells import unguard
 from pipeline.paths import RunPaths, resource
-from pipeline.phases.parse import unguard
 from pipeline.scoring import benchmarks as registry
 from pipeline.scoring.response import ItemScorer, ScoringSettings
 

@@ -22,7 +22,8 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from pipeline.phases.parse import PREDICTION_COLUMNS, unguard
+from pipeline.cells import unguard
+from pipeline.phases.parse import PREDICTION_COLUMNS
 from pipeline.phases.score import score
 from pipeline.scoring import abstention
 from pipeline.scoring.response import ScoringSettings

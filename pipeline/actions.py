@@ -73,7 +73,8 @@ def _score(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
 
     run, trial = session.workspace.paths, session.workspace.trial_paths(slug)
     settings = ScoringSettings.of(session.workspace.config["scoring"])
-    return score(trial.predictions, (run.closed_book, run.open_book), trial.scores, settings)
+    outcome = score(trial.predictions, (run.closed_book, run.open_book), trial.scores, settings)
+    return Outcome(outcome.outputs, {**outcome.artifacts, "per_item_scores_csv": trial.relative(trial.scores)})
 
 
 def _stats(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:

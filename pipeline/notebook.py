@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import jsonl, manifest, paths, workspace
+from pipeline.cells import unguard
 from pipeline.errors import NotReady, UsageError
 from pipeline.paths import RunPaths, TrialPaths
-from pipeline.phases.parse import unguard
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, schema
+from pipeline.cells import unguard
 from pipeline.config import Config, Trial
 from pipeline.errors import DamagedArtifact
 from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
-from pipeline.phases.parse import unguard
 from pipeline.queue.budget import Price
 
 SCHEMA = "costs.schema"

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, parts
+from pipeline.cells import GUARDED, guard
 from pipeline.errors import ContractBroken
 from pipeline.parts import Index, Part
 from pipeline.paths import TrialPaths
@@ -47,7 +48,6 @@ OK = "ok"
 ERROR = "error"
 TRUNCATED = "truncated"
 
-_GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
 _NO_TOKENS = '"","","",""'  # the four token cells of a row without an answer
 _BLOCK = 256  # rows written at a time, half a megabyte of long answers
 _EXAMPLES = 3  # ids named in a message
@@ -68,16 +68,6 @@ def parse(paths: TrialPaths, index: Index) -> Outcome:
         {paths.predictions: Output(predictions.written, rows), paths.usage: Output(usage.written, rows)},
         {"predictions_csv": paths.relative(paths.predictions), "row_count": rows},
     )
-
-
-def guard(text: str) -> str:
-    """*text* as a cell that no spreadsheet runs as a formula."""
-    return f"'{text}" if text.startswith(_GUARDED) else text
-
-
-def unguard(cell: str) -> str:
-    """What `guard` was given."""
-    return cell[1:] if cell.startswith("'") else cell
 
 
 def _parse_part(
@@ -131,7 +121,10 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, str]:
     message = choice.get("message")
     text = message.get("content") if message else None
     finish = choice.get("finish_reason") or ""
-    status = TRUNCATED if finish == "length" else OK
+    status, problem = TRUNCATED if finish == "length" else OK, ""
+    if finish == "content_filter" or not isinstance(text, str):
+        # No answer is there to judge: missing, not an empty answer, though its tokens were paid.
+        status, problem = ERROR, f"no text in the response (finish_reason {finish or 'absent'})"
     counts = response.get("usage") or {}
     details = counts.get("prompt_tokens_details") or {}
     tokens = (
@@ -140,7 +133,7 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, str]:
     )
     head = f'{head},"{_cell(str(response.get("id") or ""))}","{_cell(str(finish))}","'
     answer = _answer(text) if isinstance(text, str) else b""
-    tail = f'",{tokens},"{status}",""\r\n'
+    tail = f'",{tokens},"{status}","{_cell(problem)}"\r\n'
     return head.encode() + answer + tail.encode(), f'"{shown}","{status}",{tokens}\r\n'
 
 
@@ -158,15 +151,14 @@ def _said(error: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     """*text* guarded and with its quotes doubled, to stand between quotes."""
-    if text.startswith(_GUARDED):
-        text = f"'{text}"
+    text = guard(text)
     return text.replace('"', '""') if '"' in text else text
 
 
 def _answer(text: str) -> bytes:
     """The same for a long text: as bytes it is half to a quarter as long, so it is copied and searched faster."""
     data = text.encode()
-    if text.startswith(_GUARDED):
+    if text.startswith(GUARDED):
         data = b"'" + data
     return data.replace(b'"', b'""')
 

@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import custom_id, disk, jsonl
+from pipeline.cells import guard, unguard
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ContractBroken
 from pipeline.phases import Outcome, Output
-from pipeline.phases.parse import ERROR, OK, TRUNCATED, unguard
+from pipeline.phases.parse import ERROR, OK, TRUNCATED
 from pipeline.scoring import benchmarks
 from pipeline.scoring.benchmark import Benchmark
 from pipeline.scoring.response import ItemScorer, Numbers, ScoringSettings
@@ -301,14 +302,15 @@ def _rows(items: Mapping[_Key, _Item], answers: _Answers, samples: int) -> Itera
 
     grid = sorted(answers.cells, key=lambda cell: (float(cell[0]), cell[1]))
     for (kind, dataset, item_id), item in sorted(items.items()):
-        names = (f"{custom_id.escape(dataset)}|{custom_id.escape(item_id)}", dataset, item_id, kind)
+        name = f"{custom_id.escape(dataset)}|{custom_id.escape(item_id)}"
+        names = (guard(name), guard(dataset), guard(item_id), kind)
         answerable = str(int(bool(item.golds)))
         for temp, condition in grid:
             given = list(_ANSWER.iter_unpack(answers.cells[temp, condition][item]))
             present = [answer for _, code, answer in given if outcomes[code].numbers is not None]
             rates, alternative, answered, truncated = summary(tuple(sorted(code for _, code, _ in given)))
             yield (
-                *names, condition, temp, str(samples), str(samples - len(present)), *rates, item.cluster,
+                *names, condition, temp, str(samples), str(samples - len(present)), *rates, guard(item.cluster),
                 answerable, answered, _consistency(present), alternative, truncated,
             )  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline import disk
+from pipeline.cells import unguard
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.statistics.numbers import FloatArray, IntArray
 
@@ -158,7 +159,7 @@ def read_scores(path: Path) -> Scores:
                         raise ContractBroken(f"{len(row)} fields, not {len(header)}.", where=f"{path} row {number}")
                 columns = dict(zip(header, zip(*rows, strict=True), strict=True))
                 for name in TEXTS:
-                    texts[name].extend(columns[name])
+                    texts[name].extend(map(unguard, columns[name]))
                 for name in NUMBERS:
                     numbers[name].append(_parsed(columns[name], name, path, done))
                 _parsed(columns["temp"], "temp", path, done)

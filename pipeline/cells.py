@@ -1,0 +1,18 @@
+"""Text in CSV cells: a leading `= + - @ TAB CR '` gets one `'` in front, so that no spreadsheet runs it.
+
+Reversible: whoever reads a text column takes one leading `'` off again.
+"""
+
+from __future__ import annotations
+
+GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def guard(text: str) -> str:
+    """*text* as a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(GUARDED) else text
+
+
+def unguard(cell: str) -> str:
+    """What `guard` was given."""
+    return cell[1:] if cell.startswith("'") else cell
