@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import disk, jsonl
-from pipeline.errors import RunLocked
+from pipeline.errors import DiskTrouble, RunLocked
 
 _LOOK = 0.2  # seconds between a worker's looks for its parent
 
@@ -46,9 +46,11 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 @contextmanager
 def only_writer(path: Path, what: str) -> Iterator[None]:
-    """Be the one writer of *what* for this block. Raises RunLocked naming the holder, at once."""
-    descriptor = _open(path)
-    try:
+    """Be the one writer of *what* for this block.
+
+    Raises RunLocked naming the holder, at once, or DiskTrouble where no lock can be had.
+    """
+    with _opened(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,27 +60,21 @@ def only_writer(path: Path, what: str) -> Iterator[None]:
                 kept="Nothing was changed by this one.",
                 hint="wait until it ends, or stop it; then run the same command again",
             ) from None
-        _hold(descriptor)
         me = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, jsonl.dumps(me) + b"\n", 0)
+        with _explained(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, jsonl.dumps(me) + b"\n", 0)
+        _hold(descriptor)
         yield
-    finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
 
 
 @contextmanager
 def waiting(path: Path) -> Iterator[None]:
-    """Hold the lock at *path* for this block, waiting for whoever has it."""
-    descriptor = _open(path)
-    _hold(descriptor)
-    try:
+    """Hold the lock at *path* for this block, waiting for whoever has it. Raises DiskTrouble where none can be had."""
+    with _opened(path) as descriptor:
+        _hold(descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
 
 
 def _hold(descriptor: int) -> None:
@@ -87,9 +83,32 @@ def _hold(descriptor: int) -> None:
     _held.add(descriptor)
 
 
-def _open(path: Path) -> int:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     disk.make_folder(path.parent)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with _explained(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    owner = os.getpid()
+    try:
+        yield descriptor
+    finally:
+        _held.discard(descriptor)
+        # A forked child that leaves this block has it closed already; the number may be another file's by now.
+        if os.getpid() == owner:
+            os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskTrouble(
+            f"cannot be locked ({error.strerror}).",
+            where=str(path),
+            kept="Nothing was changed or sent.",
+            hint="make the run's folder writable and free space on its disk, then run the same command again",
+        ) from error
 
 
 def _holder(descriptor: int) -> str:
