@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import fingerprints, graph, identity, manifest, parts
+from pipeline import adopted, fingerprints, graph, identity, manifest, parts
+from pipeline.adopted import Standing
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, Stage
 from pipeline.paths import TrialPaths
@@ -78,13 +79,22 @@ class Question:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The files the phase reads."""
+        """The files the phase reads; none where the earlier tool's result is kept, or there is nothing to read."""
+        if self.standing is not None and self.standing.verb != "run":
+            return ()
         return graph.files(self.phase.inputs, self.workspace.paths, self._trials)
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files the phase always writes."""
+        """The files the phase always writes; the earlier tool's, where they are kept."""
+        if self.standing is not None and self.standing.verb == "skip":
+            return tuple(self.workspace.paths.root / name for name in self.stage.outputs)
         return graph.files(self.phase.targets, self.workspace.paths, self._trials)
+
+    @property
+    def standing(self) -> Standing | None:
+        """What the phase comes to in a run of the earlier tool."""
+        return adopted.standing(self.workspace, self.phase.name, self.slug)
 
     @property
     def _trials(self) -> list[TrialPaths]:
@@ -105,7 +115,7 @@ def decide(phase: str, workspace: Workspace, slug: str = "") -> Decision:
     Raises UnreadableFile when something cannot be read: that is neither done nor damaged.
     """
     question = Question(graph.BY_NAME[phase], slug, workspace)
-    for reason in REASONS[phase]:
+    for reason in (earlier_tool, *REASONS[phase]):
         decision = reason(question)
         if decision is not None:
             return decision
@@ -113,6 +123,18 @@ def decide(phase: str, workspace: Workspace, slug: str = "") -> Decision:
 
 
 # --- reasons every recorded phase shares, cheapest first ---------------------------------------
+
+
+def earlier_tool(question: Question) -> Decision | None:
+    """In a run that was taken over, the earlier tool's results stand, or what it left does not suffice."""
+    standing = question.standing
+    if standing is None:
+        return None
+    if question.phase.name == "build" and question.workspace.index(question.slug) is not None:
+        changed = requests_changed(question)
+        if changed is not None:
+            return Refuse(changed.reason)
+    return {"skip": Skip, "run": Run, "refuse": Refuse}[standing.verb](standing.reason)
 
 
 def forced(question: Question) -> Decision | None:
@@ -169,7 +191,7 @@ def outputs_damaged(question: Question) -> Decision | None:
         if question.relative(target) not in recorded:
             return Repair(f"{target.name}: not in the record")
     for name, facts in recorded.items():
-        problem = _damage(question.workspace, name, facts["sha256"], facts["size"])
+        problem = question.workspace.damage(name, facts["sha256"], facts["size"])
         if problem:
             return Repair(problem)
     return None
@@ -260,7 +282,7 @@ def parts_damaged(question: Question) -> Decision | None:
     """A part's requests are gone or differ from the list."""
     for part in _index(question).parts:
         name = question.relative(question.trial.part_requests(part.part))
-        problem = _damage(question.workspace, name, part.sha256, part.size)
+        problem = question.workspace.damage(name, part.sha256, part.size)
         if problem:
             return Repair(problem)
     return None
@@ -312,7 +334,7 @@ def damaged_parts(question: Question) -> Iterator[str]:
         if entry is None:
             yield f"{part.part}: no results recorded"
             continue
-        problem = _damage(question.workspace, entry["path"], entry.get("sha256"), entry["size"])
+        problem = question.workspace.damage(entry["path"], entry.get("sha256"), entry["size"])
         if problem:
             yield f"{part.part}/{problem}"
 
@@ -345,22 +367,6 @@ def _changed_input(question: Question, recorded: object) -> Decision | None:
             return Run(f"{path.name}: was not an input before")
         if question.workspace.fingerprints.sha256(path) != recorded[name]:
             return Run(f"{path.name}: changed since")
-    return None
-
-
-def _damage(workspace: Workspace, name: str, sha256: str | None, size: int) -> str | None:
-    """What is wrong with the file *name* against its record; None when it is as it was written."""
-    path = workspace.paths.root / name
-    kind = fingerprints.kind(path)
-    if kind is None:
-        return f"{path.name}: missing"
-    if kind != "file":
-        return f"{path.name}: a {kind} stands in its place"
-    found = path.stat().st_size
-    if found != size:
-        return f"{path.name}: {'empty' if found == 0 else f'{found:,} bytes'}, was {size:,} bytes when it was written"
-    if sha256 is not None and workspace.fingerprints.sha256(path) != sha256:
-        return f"{path.name}: its content is not what was written (same size, other sha256)"
     return None
 
 

@@ -64,6 +64,11 @@ class Ledger:
     damaged: tuple[int, ...] = ()
 
     @property
+    def open(self) -> bool:
+        """Whether the end of an attempt is not known: a job may be running."""
+        return any(attempt.ended is None for attempt in self.attempts)
+
+    @property
     def last(self) -> Attempt | None:
         """The newest attempt."""
         return self.attempts[-1] if self.attempts else None
@@ -129,6 +134,7 @@ def end(path: Path, number: int, job: Job) -> None:
             "phase": job.phase.value,
             "message": job.message,
             "counts": counts,
+            **({"output_dataset_id": job.output_dataset_id} if job.output_dataset_id else {}),
         },
     )
 
@@ -144,8 +150,14 @@ def lose(path: Path, number: int, tried: list[str]) -> None:
 
 
 def check_binding(attempt: Attempt, binding: Binding, where: str) -> None:
-    """Raise Refused when the ledger was begun with another account or endpoint: its jobs would not be found."""
-    if attempt.binding != binding:
+    """Raise Refused when the ledger was begun with another account or endpoint: its jobs would not be found.
+
+    What is empty in the ledger was not known when a run of the earlier tool was taken over.
+    """
+    if any(
+        begun and begun != now
+        for begun, now in zip(vars(attempt.binding).values(), vars(binding).values(), strict=True)
+    ):
         raise Refused(
             f"was submitted to {_name(attempt.binding)}, but this run now talks to {_name(binding)}.",
             where=where,
@@ -181,7 +193,11 @@ def _checked(data: bytes) -> dict[str, Any] | None:
 
 
 def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
-    """Fold one event into *attempts*; False when it speaks of an attempt whose intent is missing."""
+    """Fold one event into *attempts*; False when it speaks of an attempt whose intent is missing.
+
+    A job that was seen in a state was accepted, also when the line that said so is damaged: such an
+    attempt is polled, never created again.
+    """
     number = event["attempt"]
     if event["event"] == "intent":
         attempts[number] = Attempt(
@@ -206,14 +222,17 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
                 attempt, accepted=True, adopted=event["adopted"], accepted_at=at, state=event["state"], lost=()
             )
         case "state":
-            attempt = replace(attempt, state=event["state"])
+            attempt = replace(attempt, accepted=True, state=event["state"])
         case "ended":
             attempt = replace(
                 attempt,
+                accepted=True,
                 state=event["state"],
                 ended=JobPhase(event["phase"]),
                 message=event["message"],
                 counts=event["counts"],
+                # The service's own word; of a job that was taken over the intent may not have known it.
+                output_dataset_id=event.get("output_dataset_id", attempt.output_dataset_id),
             )
         case "collected":
             attempt = replace(attempt, collected=event["files"], collected_by=event["by"], lost=())

@@ -130,6 +130,12 @@ def _migrate(place: Place) -> list[str]:
 
 def examine(place: Place) -> Opening:
     """What the manifest at *place* would become; reads only. Raises UnreadableFile or FutureVersion."""
+    opening = recover(place)
+    return replace(opening, said=(*opening.said, _judge(opening.manifest, place))) if opening.said else opening
+
+
+def recover(place: Place) -> Opening:
+    """`examine`, before the stages are judged by the files."""
     name = place.path.name
     if fingerprints.kind(place.path) is None:
         return _rebuilt(place, {}, f"{name} is gone", keep=None)
@@ -146,12 +152,9 @@ def examine(place: Place) -> Opening:
 
 def _upgraded(place: Place, older: dict[str, Any]) -> Opening:
     document = upgrade.upgrade(older, run_id=place.run_id, created_at=place.created_at)
-    opened = Manifest(document)
-    age = (
-        "of the earlier tool, without a checksum" if older.get("schema_version") == manifest.VERSION else "of version 1"
-    )
-    said = f"a manifest {age}: upgraded to version {manifest.VERSION}; the original is kept as {_BACKUP}."
-    return Opening(opened, _BACKUP, (said, _judge(opened, place)))
+    age = "version 2 without a checksum" if older.get("schema_version") == manifest.VERSION else "version 1"
+    said = f"{place.path.name} is the earlier tool's ({age}): upgraded; the original is kept as {_BACKUP}."
+    return Opening(Manifest(document), _BACKUP, (said,))
 
 
 def _rebuilt(place: Place, legible: Mapping[str, Sequence[str | None]], reason: str, keep: str | None) -> Opening:
@@ -159,9 +162,9 @@ def _rebuilt(place: Place, legible: Mapping[str, Sequence[str | None]], reason: 
     jobs = _jobs(place, legible)
     opened.set_jobs(jobs)
     known = sum(name is not None for names in jobs["jobs"].values() for name in names)
-    kept = f" the original is kept as {keep};" if keep else ""
-    said = f"{reason.rstrip('.')}:{kept} rebuilt from what is on disk, with {known} job names."
-    return Opening(opened, keep, (said, _judge(opened, place)))
+    kept = f" The original is kept as {keep}." if keep else ""
+    said = f"{reason.rstrip('.')}; rebuilt from what is on disk, with {known} job names.{kept}"
+    return Opening(opened, keep, (said,))
 
 
 def _judge(opened: Manifest, place: Place) -> str:
@@ -232,8 +235,7 @@ def _in_run(work: Workspace, slug: str) -> Place:
 def _around(path: Path) -> Place:
     """The place of the manifest at *path*, in its run when there is one, else as far as its folder tells."""
     path = path.absolute()
-    kind = fingerprints.kind(path)
-    if kind is None:
+    if fingerprints.kind(path) is None:
         raise UsageError("there is no manifest.", where=str(path), hint="name a trial_manifest.json")
     paths = TrialPaths(path.parent.parent if path.parent.name == "results" else path.parent)
     run = RunPaths(paths.root.parent)
@@ -241,14 +243,21 @@ def _around(path: Path) -> Place:
         work = workspace.open_run(run, open_record(run, readonly=True, say=lambda _: None), readonly=True)
         if path == work.trial_paths(paths.slug).manifest and paths.slug in work.trials:
             return _in_run(work, paths.slug)
+    return alone(path, paths, run.rid or "unknown")
+
+
+def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:
+    """The place of a manifest without a run of ours around it: only its folder tells what it is about."""
     index = _index(paths)
-    created = datetime.fromtimestamp(path.lstat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    oldest = path if fingerprints.kind(path) else paths.root
+    created = datetime.fromtimestamp(oldest.lstat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    created = created.replace("+00:00", "Z")
     return Place(
         path=path,
         paths=paths,
-        run_id=run.rid or "unknown",
-        created_at=created.replace("+00:00", "Z"),
-        fresh=lambda: _anonymous(paths, run.rid or "unknown", created.replace("+00:00", "Z")),
+        run_id=run_id,
+        created_at=created,
+        fresh=lambda: _anonymous(paths, run_id, created),
         index=index,
         requests=_requests(paths, index),
         earlier=index is None,
@@ -351,6 +360,8 @@ def _rebuilt_record(run: RunPaths) -> Record:
             config = candidate
             break
     slugs = tuple(trial.slug for trial in config.trials)
+    indexes = [index for slug in slugs if (index := _index(run.trial(slug))) is not None]
+    earlier = traces.is_earlier_run(run.root) or any(not index.inputs for index in indexes)
     return Record(
         rid=run.rid,
         created_at=workspace.creation_of(run),
@@ -359,8 +370,8 @@ def _rebuilt_record(run: RunPaths) -> Record:
         config=config.values,
         sources_base=workspace.relative_base(config.base, run.root),
         trials=slugs,
-        stages=_prepared(run, config, slugs),
-        origin=LEGACY if traces.is_earlier_run(run.root) else None,
+        stages=_prepared(run, config, indexes),
+        origin=LEGACY if earlier else None,
     )
 
 
@@ -370,7 +381,7 @@ def _configs(run: RunPaths) -> Iterator[Config]:
         yield configuration.read_frozen(run.config, base=base)
 
 
-def _prepared(run: RunPaths, config: Config, slugs: Sequence[str]) -> dict[str, Stage]:
+def _prepared(run: RunPaths, config: Config, indexes: Sequence[Index]) -> dict[str, Stage]:
     """prepare's stage when its question files are gone and a list of parts shows which items it wrote.
 
     With the question files there it is left open: reading them again shows whether they are still the same.
@@ -379,7 +390,7 @@ def _prepared(run: RunPaths, config: Config, slugs: Sequence[str]) -> dict[str, 
     for source in config["sources"]:
         path = config.path(source["path"])
         digests[source["dataset"]] = disk.sha256_of(path)[0] if path.is_file() else None
-    inputs = next((index.inputs for slug in slugs if (index := _index(run.trial(slug))) is not None), {})
+    inputs = indexes[0].inputs if indexes else {}
     outputs = {}
     for path in (run.closed_book, run.open_book):
         name = path.relative_to(run.root).as_posix()

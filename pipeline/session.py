@@ -21,7 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline import disk, done, fingerprints, graph, identity, jsonl, lock, manifest, mirror, paths, repair, workspace
+from pipeline import (
+    disk,
+    done,
+    fingerprints,
+    graph,
+    identity,
+    jsonl,
+    lock,
+    manifest,
+    mirror,
+    paths,
+    repair,
+    takeover,
+    traces,
+    workspace,
+)
 from pipeline.disk import StatKey, Written
 from pipeline.done import Decision, Question, Refuse, Skip
 from pipeline.errors import (
@@ -34,7 +49,7 @@ from pipeline.errors import (
     UnknownRun,
     UsageError,
 )
-from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage
+from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, LEGACY, STOPPED, Stage
 from pipeline.memory import Memory
 from pipeline.paths import RunPaths
 from pipeline.phases import Outcome
@@ -337,6 +352,8 @@ class Session:
                 continue
             if kind != "file" or self.workspace.fingerprints.sha256(path) != known:
                 moved.append(disk.set_aside(path, _ASIDE))
+            elif question.stage.format == LEGACY:
+                self.say(f"the earlier tool's {path.name} is kept as {disk.set_aside(path, LEGACY).name}")
         folders = {path.parent for path in self._expected(question)}
         try:
             yield
@@ -462,6 +479,10 @@ def open_for_writing(request: Request, say: Callable[[str], None], *, may_create
 
 def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:
     """Open the run at *run*; a writer holds its lock already, since what is damaged is repaired or moved aside."""
+    if not workspace.exists(run):  # then it is the earlier tool's
+        if readonly:
+            raise takeover.refuse_unread(run)
+        takeover.take_over(run, say)
     record = repair.open_record(run, readonly=readonly, say=say)
     memory = Memory(run.database, readonly=readonly)
     exits.callback(memory.close)
@@ -471,6 +492,8 @@ def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: Ex
         run, record, readonly=readonly, known=memory.fingerprints, deep=request.deep, forced=request.forced
     )
     opened.forgotten = memory.forgotten
+    if record.origin == LEGACY and not readonly:
+        takeover.complete(opened, say)
     for slug in opened.trials:
         repair.open_manifest(opened, slug, say=say)
     return Session(opened, memory, request, say, exits.pop_all())
@@ -480,7 +503,7 @@ def _existing(request: Request) -> RunPaths | None:
     """The named run, else the latest; None when there is none."""
     if request.rid is not None:
         run = RunPaths.of(request.rid)
-        return run if workspace.exists(run) else None
+        return run if workspace.exists(run) or traces.is_earlier_run(run.root) else None
     known = workspace.known_runs()
     return known[-1][1] if known else None
 

@@ -12,7 +12,7 @@ A trace that cannot be read as what it should be still says that something was s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from pipeline import disk, jsonl, manifest
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.manifest import OlderManifest
+from pipeline.paths import RunPaths
 from pipeline.upgrade import group_of, part_name
 
 # Where manifests of any age lie below the folder of a run.
@@ -30,13 +31,20 @@ MANIFESTS = (
     "results/trial_manifest.json",
     "results/run_manifest.json",
 )
-_RUN_FILES = ("run_state.json", "multi_trial_manifest.json", "control_registry.json", "effective_config.yaml")
+_RUN_FILES = (
+    "batch_inputs",
+    "control_registry.json",
+    "effective_config.yaml",
+    "multi_trial_manifest.json",
+    "run_state.json",
+    "shared_controls",
+)
 _ROWS = ("results.jsonl", "BIJOutputSet.jsonl")  # the first that is there and not empty
 _JOB = "_job.json"
 _OUTPUT = "_OUTPUT_DATASET_ID.txt"
 _PART = re.compile(r"t[0-9]+(e-?[0-9]+)?_[a-z][a-z0-9_]*")
 _REQUESTS = re.compile(
-    r"(?P<temp>t[0-9]+)_(?:(?P<set>.+)_)?(?P<condition>control|treatment)(?:(?:_part|\.p)(?P<number>[0-9]+))?"
+    r"(?P<temp>t[0-9]+)_(?:(?P<set>.+)_)?(?P<condition>control|treatment)(?:(?:_part|_p|\.p)(?P<number>[0-9]+))?"
 )
 _JOBS_BLOCK = re.compile(rb'"jobs"\s*:\s*\{([^{}]*)')
 _JOBS_ENTRY = re.compile(rb'"([^"\\]+)"\s*:\s*(\[[^\[\]]*\]?|"[^"\\]*"|null)')
@@ -57,10 +65,14 @@ class Trace:
 
 
 def is_earlier_run(root: Path) -> bool:
-    """Whether the earlier tool began the run in the folder *root*: its run-level files say so, or an old manifest."""
+    """Whether the earlier tool began the run in the folder *root*: its own files say so, or an old manifest.
+
+    A run of this tool has its config from the first moment on.
+    """
     if any((root / name).exists() for name in _RUN_FILES):
         return True
-    return any(_is_old(path) for pattern in MANIFESTS for path in sorted(root.glob(pattern)))
+    manifests = [path for pattern in MANIFESTS for path in sorted(root.glob(pattern))]
+    return any(_is_old(path) for path in manifests) or (bool(manifests) and not RunPaths(root).config.exists())
 
 
 def of_parts(results: Path) -> dict[str, Trace]:
@@ -95,6 +107,17 @@ def request_files(folders: Iterable[Path], prompt_set: str | None) -> dict[str, 
         if part not in best or rank > best[part][0]:
             best[part] = (rank, path)
     return {part: best[part][1] for part in in_order(best) if best[part][0][0] or group_of(part)[0] not in sharded}
+
+
+def missing_requests(expected: Iterable[str], files: Mapping[str, Path]) -> str | None:
+    """The first file of requests that is not among *files*, of the *expected* parts."""
+    parts = set(expected)
+    absent = in_order(parts - files.keys())
+    if not absent:
+        return None if files else "batch_inputs/t<T>_<condition>.jsonl"
+    group, number = group_of(absent[0])
+    several = part_name(group, 2) in parts
+    return f"batch_inputs/{group}_part{number:02d}.jsonl" if several else f"batch_inputs/{group}.jsonl"
 
 
 def in_order(parts: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ here: `evidence.py` looks at the files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,6 +59,11 @@ def upgrade(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Doc
 def part_name(group: str, number: int) -> str:
     """The key of part *number* (from 1) of *group*, as the earlier tool counted: at least two digits."""
     return group if _PART.fullmatch(group) else f"{group}_p{number:02d}"
+
+
+def part_names(group: str, jobs: Collection[str | None]) -> list[str]:
+    """The keys of the parts whose *jobs* stand under *group*."""
+    return [part_name(group, number) for number in range(1, len(jobs) + 1)]
 
 
 def group_of(part: str) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed
+from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed, traces
 from pipeline.config import Config, Trial
 from pipeline.errors import DamagedArtifact, FutureVersion, Refused, UnknownRun
 from pipeline.fingerprints import Fingerprints, Known
@@ -113,7 +113,8 @@ def exists(run: RunPaths) -> bool:
     """Whether a run of this tool is there: its record, or (when that is gone) a config that parts were built from."""
     if fingerprints.kind(run.record) is not None:
         return True
-    return fingerprints.kind(run.config) is not None and any(run.root.glob("*/batch_inputs/index.json"))
+    built = fingerprints.kind(run.config) is not None and any(run.root.glob("*/batch_inputs/index.json"))
+    return built and not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
 
 
 def creation_of(run: RunPaths) -> str:
@@ -255,6 +256,22 @@ class Workspace:
     def ledger(self, slug: str, part: str) -> ledger.Ledger:
         """The ledger of one part, read anew each time: another process may append to it."""
         return ledger.read(self.trial_paths(slug).part(part).ledger)
+
+    def damage(self, name: str, sha256: str | None, size: int) -> str | None:
+        """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""
+        path = self.paths.root / name
+        kind = fingerprints.kind(path)
+        if kind is None:
+            return f"{path.name}: missing"
+        if kind != "file":
+            return f"{path.name}: a {kind} stands in its place"
+        found = path.stat().st_size
+        if found != size:
+            there = "empty" if found == 0 else f"{found:,} bytes"
+            return f"{path.name}: {there}, was {size:,} bytes when it was written"
+        if sha256 is not None and self.fingerprints.sha256(path) != sha256:
+            return f"{path.name}: its content is not what was written (same size, other sha256)"
+        return None
 
     def submitted(self, slug: str) -> bool:
         """Whether any part of the trial may have been sent: an intent is enough, its outcome is asked later."""
