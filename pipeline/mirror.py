@@ -25,13 +25,13 @@ DOWNLOADED = "downloaded"
 ATTEMPTS_VERSION = 1
 
 
-def jobs(index: Index | None, paths: TrialPaths) -> dict[str, Any]:
+def jobs(index: Index, paths: TrialPaths) -> dict[str, Any]:
     """The four blocks for a trial; job names are those of each part's newest attempt, null before it."""
     names: dict[str, list[str | None]] = {}
     datasets: dict[str, list[str | None]] = {}
     states: dict[str, str] = {}
     counts: dict[str, dict[str, Any]] = {}
-    for part in index.parts if index else ():
+    for part in index.parts:
         files = paths.part(part.part)
         last = ledger.read(files.ledger).last
         names.setdefault(part.group, []).append(last.job_id if last else None)

@@ -293,7 +293,8 @@ class Session:
             if phase in ("build", "submit", "download"):
                 # A damaged index is about to be written anew by build; the jobs are mirrored then.
                 with suppress(DamagedArtifact):
-                    document.set_jobs(mirror.jobs(self.workspace.index(slug), self.workspace.trial_paths(slug)))
+                    if (index := self.workspace.index(slug)) is not None:
+                        document.set_jobs(mirror.jobs(index, self.workspace.trial_paths(slug)))
             self.workspace.save_manifest(slug)
 
     def _made_from(self, local: Path) -> bool:
