@@ -16,6 +16,8 @@ from pathlib import Path
 from pipeline import disk
 from pipeline.disk import StatKey, Written
 
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
+
 
 @dataclass(frozen=True)
 class Known:
@@ -66,13 +68,9 @@ class Fingerprints:
 
 def kind(path: Path) -> str | None:
     """What stands at *path*: "file", "folder", "symlink" or "special"; None when nothing does."""
-    try:
-        with disk.readable(path):
+    with disk.readable(path):
+        try:
             mode = path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if stat.S_ISREG(mode):
-        return "file"
-    if stat.S_ISDIR(mode):
-        return "folder"
-    return "symlink" if stat.S_ISLNK(mode) else "special"
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return _KINDS.get(stat.S_IFMT(mode), "special")

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline import disk, jsonl, schema, sealed
 from pipeline.disk import Written
-from pipeline.errors import DamagedArtifact
+from pipeline.errors import DamagedArtifact, FutureVersion
 
 SCHEMA = "index.schema"
 VERSION = 1
@@ -95,18 +95,26 @@ def write(path: Path, index: Index) -> Written:
 
 
 def read(path: Path) -> Index:
-    """The index at *path*. Raises FileNotFoundError, UnreadableFile, or DamagedArtifact saying why."""
+    """The index at *path*. Raises FileNotFoundError, UnreadableFile, FutureVersion, or DamagedArtifact saying why."""
     document = jsonl.read_document(path)
     if not isinstance(document, dict) or not sealed.is_intact(document):
         raise DamagedArtifact("its checksum does not fit its content (edited, or a damaged disk).", where=str(path))
-    if document["schema_version"] != VERSION:
-        raise DamagedArtifact(f"has format {document['schema_version']}, this tool writes {VERSION}.", where=str(path))
-    return Index(
-        parts=tuple(Part(**part) for part in document["parts"]),
-        settings=document["settings"],
-        identity_version=document["identity_version"],
-        inputs=document["inputs"],
-    )
+    try:
+        if document["parts"] and document["schema_version"] > VERSION:
+            raise FutureVersion(
+                f"is a version {document['schema_version']} list of parts; this tool knows {VERSION}.",
+                where=str(path),
+                kept="Nothing was read further and nothing was written.",
+                hint="update trialmake, or use the version that wrote this run",
+            )
+        return Index(
+            parts=tuple(Part(**part) for part in document["parts"]),
+            settings=document["settings"],
+            identity_version=document["identity_version"],
+            inputs=document["inputs"],
+        )
+    except (KeyError, TypeError) as error:
+        raise DamagedArtifact("is another sealed document, not a list of parts.", where=str(path)) from error
 
 
 def temperature_label(temperature: float) -> str:
