@@ -16,6 +16,7 @@ from pipeline import jsonl
 from pipeline.config import Config, Trial
 
 VERSION = 1
+_SHOWN = 40  # characters of a value in a message
 
 Settings = dict[str, Any]
 
@@ -82,14 +83,25 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
         return [line for number, (a, b) in pairs for line in differences(a, b, f"{place}[{number}]")]
-    return [f"{place}: {_short(old)} -> {_short(new)}"]
+    before, after = _text(old), _text(new)
+    # Long texts are shown around the place where they begin to differ: two prompts often begin alike.
+    same = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+    return [f"{place}: {_cut(before, same)} -> {_cut(after, same)}"]
 
 
-def _short(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "(none)"
     text = value if isinstance(value, str) else jsonl.dumps(value).decode()
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _cut(text: str, same: int) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    start = max(0, min(same - _SHOWN // 3, len(text) - _SHOWN))
+    end = "..." if start + _SHOWN < len(text) else ""
+    return f"{'...' if start else ''}{text[start : start + _SHOWN]}{end}"
 
 
 def _build(config: Config, trial: Trial) -> Settings:
