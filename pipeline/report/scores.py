@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import disk
+from pipeline.cells import unguard
 from pipeline.errors import DamagedArtifact
 from pipeline.report.text import sha256
 
@@ -25,6 +26,7 @@ KINDS = (WIN, LOSS, FALSE_ANSWER)
 
 # Paired per treatment: the two ways of judging whether a passage supports an answer.
 _PAIRED = ("unsupported_rate", "unsupported_alt_rate")
+_TEXTS = ("item_key", "dataset", "item_id", "cluster")  # columns whose cells are guarded
 
 Row = Mapping[str, str]
 
@@ -129,10 +131,11 @@ def read_scores(path: Path, control: str, treatments: Sequence[str], examples: i
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of the CSV at *path* by column; raises DamagedArtifact when it is not one."""
+    """The rows of the table at *path* by column; raises DamagedArtifact when it is not one."""
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
         try:
-            yield from csv.DictReader(stream, strict=True)
+            for row in csv.DictReader(stream, strict=True):
+                yield row | {name: unguard(row[name]) for name in _TEXTS}
         except (csv.Error, UnicodeDecodeError) as error:
             raise DamagedArtifact(f"is not the CSV that was written ({error}).", where=str(path)) from error
 
