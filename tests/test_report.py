@@ -234,6 +234,14 @@ def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(tmp_path
     assert written(made) == before
 
 
+def test_a_row_that_is_cut_short_is_named_with_its_line(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.paths.scores.write_bytes(made.paths.scores.read_bytes() + b'"trivia|c999","trivia"\r\n')
+    with pytest.raises(DamagedArtifact, match="cells") as caught:
+        made.report()
+    assert str(caught.value.where).endswith("per_item_scores.csv line 50")
+
+
 # --- many data sets, temperatures, treatments --------------------------------------------------------
 
 

@@ -134,7 +134,10 @@ def rows(path: Path) -> Iterator[Row]:
     """The rows of the table at *path* by column; raises DamagedArtifact when it is not one."""
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
         try:
-            for row in csv.DictReader(stream, strict=True):
+            reader = csv.DictReader(stream, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DamagedArtifact("has too many or too few cells.", where=f"{path} line {reader.line_num}")
                 yield row | {name: unguard(row[name]) for name in _TEXTS}
         except (csv.Error, UnicodeDecodeError) as error:
             raise DamagedArtifact(f"is not the CSV that was written ({error}).", where=str(path)) from error
