@@ -121,7 +121,8 @@ def _nothing(_config: Config, _trial: Trial) -> Settings:
 
 
 def _index(config: Config, _trial: Trial) -> Settings:
-    return {"name": config["name"]}
+    trials = [{"trial": t.slug, "model": t.model, "prompt_set": t.prompt_set} for t in config.trials]
+    return {"name": config["name"], "provider": config["provider"], "trials": trials}
 
 
 def _score(config: Config, _trial: Trial) -> Settings:
@@ -148,7 +149,9 @@ def _report(config: Config, trial: Trial) -> Settings:
         **config["report"],
         "name": config["name"],
         "provider": config["provider"],
+        "prompt_set": trial.prompt_set,
         "prompts": {condition: prompt_digest(text) for condition, text in trial.prompts.items()},
+        "scoring": dict(config["scoring"]),
     }
 
 
