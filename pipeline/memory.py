@@ -8,6 +8,7 @@ manifests and ledgers. Opened for reading it is not created, not changed, and no
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,16 @@ from pipeline.fingerprints import Known
 
 _TABLES = """
 create table if not exists fingerprints (
-    path text not null primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text
+    path text not null primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text,
+    crc integer
 );
 create table if not exists forgotten (task text not null primary key);
 """
+# What SQLite says of a disk, a permission or another process: nothing about the content.
+_TROUBLE = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
 _JOURNAL = "-journal"  # SQLite's own file beside a database that a kill left in the middle of a transaction
 
 
@@ -45,8 +52,9 @@ class Memory:
 
     def commit(self, learned: Iterable[Known]) -> None:
         """Make what was *learned* of files last, in one transaction. Raises DiskTrouble."""
-        rows = [(k.path, k.key.size, k.key.mtime_ns, k.key.ctime_ns, k.key.inode, k.sha256) for k in learned]
-        self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?)", rows)
+        facts = [(k.path, k.key.size, k.key.mtime_ns, k.key.ctime_ns, k.key.inode, k.sha256) for k in learned]
+        rows = [(*row, _crc(row)) for row in facts]
+        self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, task: str) -> None:
         """Note that *task* is to be done again although its files are current. Raises DiskTrouble."""
@@ -85,18 +93,16 @@ class Memory:
             self.set_aside = disk.set_aside(self.path, "damaged")
         try:
             self._begin()
-        except sqlite3.OperationalError as error:
-            # Permission, disk full, I/O: that says nothing about the content.
+        except sqlite3.Error as error:
             self.close()
-            raise self._trouble(error) from error
-        except sqlite3.DatabaseError:
-            self.close()
+            # The code of an extended error holds the primary one; text that is not UTF-8 has no code.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TROUBLE:
+                raise self._trouble(error) from error
             self.set_aside = disk.set_aside(self.path, "damaged")
             journal = self.path.with_name(self.path.name + _JOURNAL)
             if journal.exists():
-                disk.set_aside(
-                    journal, "damaged"
-                )  # it belongs to the damaged file and would be played into the new one
+                # It belongs to the damaged file and would be played into the new one.
+                disk.set_aside(journal, "damaged")
             self._begin()
 
     def _begin(self) -> None:
@@ -105,11 +111,11 @@ class Memory:
         self._load(self._connection)
 
     def _load(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute("select path, size, mtime_ns, ctime_ns, inode, sha256 from fingerprints")
-        self.fingerprints = [
-            Known(path, StatKey(size, mtime, ctime, inode), sha256) for path, size, mtime, ctime, inode, sha256 in rows
-        ]
-        self.forgotten.update(task for (task,) in connection.execute("select task from forgotten"))
+        rows = connection.execute("select path, size, mtime_ns, ctime_ns, inode, sha256, crc from fingerprints")
+        # SQLite keeps no checksums: a flipped bit in a digest would make an intact file look damaged.
+        known = [Known(row[0], StatKey(*row[1:5]), row[5]) for *row, crc in rows if crc == _crc(row)]
+        self.forgotten = {task for (task,) in connection.execute("select task from forgotten")}
+        self.fingerprints = known
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         if self._connection is None or not rows:
@@ -127,3 +133,7 @@ class Memory:
             kept="Artifacts and manifests are not affected.",
             hint="free space and check permissions there, then run the same command again",
         )
+
+
+def _crc(row: Iterable[object]) -> int:
+    return zlib.crc32("\n".join(map(str, row)).encode(errors="surrogatepass"))
