@@ -205,8 +205,8 @@ def _record(target: TrialPaths, trial: Found, share: Share) -> None:
         collected[raw.name] = {"sha256": digest, "size": key.size}
     job = trace.job or UNKNOWN
     output = trace.output_dataset or UNKNOWN
-    if trace.output_dataset and not files.output_ids.exists():
-        disk.write_bytes(files.output_ids, f"{output}\n".encode())
+    if trace.output_dataset:
+        _put(files.output_ids, [f"{output}\n".encode()])
     submission = Submission(
         job_id=job,
         input_dataset_id=trace.input_dataset or UNKNOWN,
