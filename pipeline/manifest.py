@@ -144,7 +144,12 @@ class Manifest:
             on_disk = jsonl.loads(disk.read_bytes(path))
         except (FileNotFoundError, jsonl.BadJson):
             on_disk = None
-        if isinstance(on_disk, dict) and _without_times(on_disk) == _without_times(self._document):
+        # What has lost its seal is written anew even where it says the same, or it would be found damaged for ever.
+        if (
+            isinstance(on_disk, dict)
+            and sealed.is_intact(on_disk)
+            and _without_times(on_disk) == _without_times(self._document)
+        ):
             return None
         self._document["timestamps"]["updated_at"] = utc_now()
         document = sealed.sealed(self._document)
@@ -199,6 +204,8 @@ def read(path: Path) -> dict[str, Any]:
             hint="update trialmake, or use the version that wrote this run",
         )
     if version < VERSION or sealed.CHECKSUM not in document:
+        if sealed.is_like_sealed(document):
+            raise DamagedArtifact("its version or its checksum has lost its name (a damaged disk).", where=str(path))
         raise OlderManifest(document)
     if not sealed.is_intact(document):
         raise DamagedArtifact("its checksum does not fit its content (edited, or a damaged disk).", where=str(path))
