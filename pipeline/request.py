@@ -133,7 +133,8 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
     text = variables.get(name)
     if text is None:
         return None
-    if not text.isdigit() or int(text) < 1:
+    # Other scripts have digits too, and int() refuses some of them and any number of 4,300 digits.
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
         raise UsageError(f"{name}={text}: expected a whole number of at least 1.")
     return int(text)
 
