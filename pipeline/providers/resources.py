@@ -35,7 +35,6 @@ _TERMINAL = {
 def job(fields: Fields) -> Job:
     """A batch inference job resource."""
     state = _state(fields).removeprefix("JOB_STATE_")
-    status = _object(fields, "status")
     return Job(
         job_id=last_segment(text(fields, "name")),
         state=state,
@@ -43,7 +42,7 @@ def job(fields: Fields) -> Job:
         model=text(fields, "model"),
         input_dataset_id=last_segment(text(fields, "inputDatasetId")),
         output_dataset_id=last_segment(text(fields, "outputDatasetId")),
-        message=readable(text(status, "message")),
+        message=trouble_of(fields) or readable(text(_object(fields, "status"), "message")),
         created_at=_time(fields, "createTime"),
         expires_at=_time(fields, "expireTime"),
         counts=_counts(_object(fields, "jobProgress")),
