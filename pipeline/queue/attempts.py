@@ -20,9 +20,13 @@ from pipeline.paths import TrialPaths
 from pipeline.providers.base import Submission
 
 PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
+ID_TAKEN = "ID_TAKEN"  # the recorded state of an attempt whose ids belonged to something else
+NOT_FOUND = "NOT_FOUND"  # the recorded state of a job that the provider does not know
+
 _SLUG_LENGTH = 24  # characters of the run's name; 63 less prefix, digests, attempt and suffix
 _PLACE_DIGITS = 8
 _CONTENT_DIGITS = 12
+_OUTPUT_ID = re.compile(rf"-a([0-9]+)-[0-9a-f]{{{_CONTENT_DIGITS}}}-out$")
 
 
 def run_prefix(rid: str) -> str:
@@ -37,6 +41,12 @@ def job_id(rid: str, trial: str, part: str, attempt: int, requests_sha256: str, 
     place = hashlib.sha256(f"{rid}\n{trial}\n{part}".encode()).hexdigest()[:_PLACE_DIGITS]
     content = hashlib.sha256(f"{requests_sha256}\n{model}\n{attempt}".encode()).hexdigest()[:_CONTENT_DIGITS]
     return f"{run_prefix(rid)}{place}-a{attempt}-{content}"
+
+
+def number_of(output_dataset_id: str) -> int:
+    """The number of the attempt that writes *output_dataset_id*; 1 for an id that is not of our making."""
+    found = _OUTPUT_ID.search(output_dataset_id)
+    return int(found[1]) if found else 1
 
 
 def submission(

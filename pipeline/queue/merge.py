@@ -12,13 +12,12 @@ Answers are not held in memory, only where each one stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline import disk, jsonl
-from pipeline.disk import Written
-from pipeline.errors import ContractBroken
 from pipeline.parts import IdsDigest, Part
 from pipeline.paths import PartPaths, is_raw_file
 from pipeline.providers.rows import BadRow, Row
@@ -73,16 +72,6 @@ class Tally:
         ]
 
 
-@dataclass(frozen=True)
-class Merged:
-    """A part's results as they were put in place."""
-
-    written: Written
-    rows: int
-    succeeded: int
-    failed: int
-
-
 def tally(paths: PartPaths, ids: Sequence[str], attempts: Mapping[int, Sequence[str]], read_row: ReadRow) -> Tally:
     """Count the rows of *attempts* (number -> the ids it asked for) of a part with *ids*, oldest attempt first."""
     result = Tally()
@@ -102,38 +91,28 @@ def raw_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: ("error" in path.name, path.name))
 
 
-def write_results(paths: PartPaths, part: Part, ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Merged:
-    """Put `results.jsonl` in place: one line per id, in order; rows without an answer say why."""
-    digest = IdsDigest()
-    succeeded = 0
-    streams: dict[Path, Any] = {}
-    try:
-        with disk.replacing(paths.results) as target:
-            for name in ids:
-                place = counted.answers.get(name)
-                if place is not None:
-                    if place.path not in streams:
-                        streams[place.path] = open(place.path, "rb")  # noqa: SIM115 - closed in finally
-                    streams[place.path].seek(place.offset)
-                    row = read_row(streams[place.path].read(place.length))
-                    line = {"custom_id": name, "response": row.response}
-                    succeeded += 1
-                else:
-                    line = {"custom_id": name, "error": _error(counted, name)}
-                target.write(jsonl.dumps(line) + b"\n")
-                digest.add(name)
-            if digest.hexdigest() != part.ids_sha256:
-                raise ContractBroken(
-                    f"the ids of {part.part} are not those the index lists.",
-                    where=str(paths.root),
-                    kept="Raw files and ledger are as they were; no results were written.",
-                    hint="doit forget build && doit, if nothing was submitted; else restore batch_inputs/",
-                )
-    finally:
-        for stream in streams.values():
-            stream.close()
-    _keep_aside(paths, counted.unusable)
-    return Merged(target.written, len(ids), succeeded, len(ids) - succeeded)
+def result_lines(ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Iterator[bytes]:
+    """The lines of `results.jsonl`: one per id, in order; rows without an answer say why."""
+    with ExitStack() as stack:
+        streams: dict[Path, BinaryIO] = {}
+        for name in ids:
+            place = counted.answers.get(name)
+            if place is None:
+                yield jsonl.dumps({"custom_id": name, "error": _error(counted, name)}) + b"\n"
+                continue
+            if place.path not in streams:
+                streams[place.path] = stack.enter_context(open(place.path, "rb"))
+            streams[place.path].seek(place.offset)
+            row = read_row(streams[place.path].read(place.length))
+            yield jsonl.dumps({"custom_id": name, "response": row.response}) + b"\n"
+
+
+def keep_aside(paths: PartPaths, unusable: list[dict[str, Any]]) -> None:
+    """Make `set_aside.jsonl` hold what could not be used, or take it away when there is nothing."""
+    if unusable:
+        disk.write_bytes(paths.conflicts, b"".join(jsonl.dumps(entry) + b"\n" for entry in unusable))
+    elif paths.conflicts.exists():
+        disk.remove(paths.conflicts)
 
 
 def verify(path: Path, part: Part) -> int | None:
@@ -185,7 +164,7 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
 
 
 def places(path: Path) -> Iterator[tuple[Place, bytes]]:
-    """Every line of a raw file that is not blank, with its place; of one above the limit, its first bytes, which do not parse."""
+    """Each line of a raw file that is not blank, with its place; one above the limit is cut, so that it is refused."""
     offset = number = 0
     with disk.readable(path), open(path, "rb", buffering=disk.READ_BLOCK) as stream:
         while data := stream.readline(jsonl.MAX_LINE + 1):
@@ -219,10 +198,3 @@ def _error(counted: Tally, name: str) -> dict[str, Any]:
 def _unusable(attempt: int, place: Place, reason: str, data: bytes) -> dict[str, Any]:
     text = data.rstrip(b"\r\n").decode(errors="backslashreplace")
     return {"attempt": attempt, "file": place.path.name, "line": place.line, "reason": reason, "raw": text}
-
-
-def _keep_aside(paths: PartPaths, unusable: list[dict[str, Any]]) -> None:
-    if unusable:
-        disk.write_bytes(paths.conflicts, b"".join(jsonl.dumps(entry) + b"\n" for entry in unusable))
-    elif paths.conflicts.exists():
-        disk.remove(paths.conflicts)

@@ -1,22 +1,25 @@
-"""What a part's rows come to: are its results in place, what is still owed, may it be asked again, write it down.
+"""What a part's rows come to: are its results in place, what is owed, may it be asked again, write it down.
 
-Nothing here talks to the provider. Rows are counted over all attempts of the ledger; results are
-written when nothing is owed any more, or when what is owed will not be asked again.
+Nothing here talks to the provider. Rows are counted over all attempts that left anything, whether
+the ledger knows them or not: what was paid for is never asked again because a record is lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline import disk, fingerprints
 from pipeline.errors import ContractBroken, ProviderError, Refused
 from pipeline.ledger import Attempt, Ledger
-from pipeline.parts import Part
-from pipeline.paths import TrialPaths
+from pipeline.parts import IdsDigest, Part
+from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import JobPhase
 from pipeline.queue import attempts, merge
 from pipeline.queue.context import Context
 from pipeline.queue.merge import Tally
+
+_ASIDE = "damaged"  # how a results file that is not the part's is renamed
 
 
 @dataclass(frozen=True)
@@ -28,53 +31,70 @@ class Settling:
     part: Part
 
     @property
-    def name(self) -> str:
-        """The part as messages name it."""
-        return f"{self.paths.slug}/{self.part.part}"
+    def files(self) -> PartPaths:
+        """The part's files."""
+        return self.paths.part(self.part.part)
+
+    # --- what is here ----------------------------------------------------------------------------
 
     def in_place(self) -> bool:
-        """Whether results.jsonl is what the manifest recorded, or else holds exactly the part's rows."""
-        results = self.paths.part(self.part.part).results
+        """Whether results.jsonl is what the manifest recorded; without a record, whether it answers every row.
+
+        Where rows have no answer and no record says that this was the end, the attempts are judged anew.
+        """
         recorded = self.context.workspace.manifest(self.paths.slug).stage("downloaded")
         entries = {entry["job_key"]: entry for entry in recorded.artifacts.get("parts", [])}
-        entry = entries.get(self.part.part)
-        if entry is not None and entry.get("sha256") and results.is_file():
-            same: bool = self.context.workspace.fingerprints.sha256(results) == entry["sha256"]
-            return same
-        return results.is_file() and not results.is_symlink() and merge.verify(results, self.part) is not None
+        sha256 = entries.get(self.part.part, {}).get("sha256")
+        if fingerprints.kind(self.files.results) != "file":
+            return False
+        if sha256:
+            return bool(self.context.workspace.fingerprints.sha256(self.files.results) == sha256)
+        return merge.verify(self.files.results, self.part) == self.part.rows
 
     def ids(self) -> list[str]:
         """The part's ids, in request order."""
-        return attempts.ids_of(self.paths.part_requests(self.part.part))
+        return self.asked(1)
 
     def asked(self, number: int) -> list[str]:
-        """The ids that attempt *number* asked for."""
-        return attempts.ids_of(attempts.requests_of(self.paths, self.part, number))
+        """The ids that attempt *number* asked for; its requests are written anew where they are gone."""
+        path = attempts.requests_of(self.paths, self.part, number)
+        if number > 1 and not path.exists():
+            self.write_requests(number)
+        return attempts.ids_of(path)
 
-    def tally(self, book: Ledger, ids: list[str]) -> Tally:
-        """Count the rows of the ledger's attempts."""
-        asked = {attempt.number: self.asked(attempt.number) for attempt in book.attempts}
-        return merge.tally(self.paths.part(self.part.part), ids, asked or {1: ids}, self.context.hands.read_row)
+    def write_requests(self, number: int) -> None:
+        """Write the requests of attempt *number*: the rows that all attempts before it left owed."""
+        owed = self._tally(range(1, number)).owed(self.ids())
+        attempts.write_requests(self.paths, self.part, number, set(owed))
 
-    def raw_answers_all(self) -> bool:
-        """Whether raw files answer everything although there is no ledger (it may get lost)."""
-        files = self.paths.part(self.part.part)
-        numbers = sorted(int(folder.name[1:]) for folder in files.root.glob("a[0-9]*") if folder.name[1:].isdigit())
-        if not numbers:
-            return False
-        ids = self.ids()
-        counted = merge.tally(files, ids, dict.fromkeys(numbers, ids), self.context.hands.read_row)
-        return not counted.owed(ids)
+    def left_behind(self) -> set[int]:
+        """The numbers of attempts that left raw files or a breadcrumb: they were made, whatever the ledger says."""
+        folders = (path for path in self.files.root.glob("a[0-9]*") if path.name[1:].isdigit())
+        numbers = {int(path.name[1:]) for path in folders if merge.raw_files(path)}
+        try:
+            crumbs = disk.read_bytes(self.files.output_ids).decode(errors="replace").split()
+        except FileNotFoundError:
+            crumbs = []
+        return numbers | {attempts.number_of(crumb) for crumb in crumbs}
 
-    def owed(self, book: Ledger) -> list[str]:
-        """The rows that no attempt of *book* answered for good."""
-        ids = self.ids()
-        return self.tally(book, ids).owed(ids)
+    def tally(self, book: Ledger) -> Tally:
+        """Count the rows of all attempts."""
+        return self._tally({attempt.number for attempt in book.attempts} | self.left_behind() | {1})
 
-    def may_ask_again(self, last: Attempt | None, owed: int) -> bool:
-        """Whether the rows still owed may go into a new attempt. Raises Refused where the user is to be asked."""
+    # --- what to do about it -----------------------------------------------------------------------
+
+    def may_ask_again(self, book: Ledger, owed: int) -> bool:
+        """Whether the rows still owed may go into a new attempt.
+
+        Raises Refused where the user is to be asked, ProviderError where asking again would end alike.
+        """
         settings = self.context.workspace.config["queue"]
-        if last is None or last.number >= settings["max_attempts"]:
+        last = book.last
+        if last is None:
+            return False
+        self._refuse_hopeless(last)
+        if last.number >= settings["max_attempts"]:
+            self._refuse_unasked(book)
             return False
         requeue = self.context.options.requeue or settings["requeue"]
         if requeue == "ask":
@@ -87,7 +107,7 @@ class Settling:
             )
         return bool(requeue == "auto")
 
-    def refuse_hopeless(self, last: Attempt) -> None:
+    def _refuse_hopeless(self, last: Attempt) -> None:
         """A job that failed because its input is wrong would fail again."""
         if last.ended is JobPhase.FAILED and "INVALID_ARGUMENT" in last.message:
             raise ProviderError(
@@ -97,30 +117,67 @@ class Settling:
                 hint="fix prompts, decoding or items and start a new run",
             )
 
-    def write(self, book: Ledger) -> ContractBroken | None:
+    def _refuse_unasked(self, book: Ledger) -> None:
+        """No attempt was ever taken, so its rows are not "missing": nobody was asked."""
+        if all(attempt.state == attempts.ID_TAKEN for attempt in book.attempts):
+            raise Refused(
+                f"{self.part.part} could not be submitted: something else has the ids of each attempt "
+                f"({book.attempts[-1].message})",
+                where=book.attempts[-1].job_id,
+                kept="Nothing was sent.",
+                hint=f"python -m pipeline orphans {self.context.workspace.rid} shows whose they are",
+            )
+
+    # --- writing it down -----------------------------------------------------------------------------
+
+    def write(self, counted: Tally) -> ContractBroken | None:
         """Put results.jsonl in place; the error to report when rows were answered twice with different content."""
         ids = self.ids()
-        counted = self.tally(book, ids)
-        left = counted.conflicts & set(counted.owed(ids))
-        files = self.paths.part(self.part.part)
-        self._set_aside_damaged()
-        merged = merge.write_results(files, self.part, ids, counted, self.context.hands.read_row)
-        self.context.workspace.fingerprints.remember(files.results, merged.written)
-        if merged.failed:
-            self.context.hands.say(f"{self.name}: {merged.failed:,} of {merged.rows:,} rows have no answer")
-        if not left:
+        digest = IdsDigest()
+        for name in ids:
+            digest.add(name)
+        if digest.hexdigest() != self.part.ids_sha256:
+            raise ContractBroken(
+                f"the ids of {self.part.part} are not those the index lists.",
+                where=str(self.paths.part_requests(self.part.part)),
+                kept="Raw files and ledger are as they were; no results were written.",
+                hint="doit forget build && doit, if nothing was submitted; else restore batch_inputs/",
+            )
+        merge.keep_aside(self.files, counted.unusable)
+        self._put_in_place(ids, counted)
+        owed = set(counted.owed(ids))
+        if failed := len(ids) - len(counted.answers):
+            self._say(f"{failed:,} of {len(ids):,} rows have no answer")
+        if not (left := counted.conflicts & owed):
             return None
         return ContractBroken(
             f"{len(left)} rows were answered twice with different content, e.g. {min(left)}.",
-            where=str(files.conflicts),
+            where=str(self.files.conflicts),
             kept="Both answers are kept aside; the rows count as missing.",
             hint="raise queue.max_attempts in experiment.yaml to ask again, then doit resume",
         )
 
-    def _set_aside_damaged(self) -> None:
-        """Keep what stands where the results belong: it is not them, or the part would be settled."""
-        path = self.paths.part(self.part.part).results
+    def _put_in_place(self, ids: list[str], counted: Tally) -> None:
+        """Write the results, unless they stand there. What else stands there is kept under another name."""
+        path = self.files.results
         kind = fingerprints.kind(path)
-        if kind is not None and not (kind == "file" and path.stat().st_size == 0):
-            aside = disk.set_aside(path, "damaged")
-            self.context.hands.say(f"{self.name}: {path.name} is damaged; kept as {aside.name}")
+        if kind is not None:
+            digest = disk.Digest()
+            for line in merge.result_lines(ids, counted, self.context.hands.read_row):
+                digest.add(line)
+            if kind == "file" and disk.sha256_of(path)[0] == digest.sha256:
+                return
+            if kind != "file" or path.stat().st_size:
+                aside = disk.set_aside(path, _ASIDE)
+                self._say(f"{path.name} is not what the answers come to; kept as {aside.name}")
+        with disk.replacing(path) as target:
+            for line in merge.result_lines(ids, counted, self.context.hands.read_row):
+                target.write(line)
+        self.context.workspace.fingerprints.remember(path, target.written)
+
+    def _tally(self, numbers: Iterable[int]) -> Tally:
+        asked = {number: self.asked(number) for number in sorted(numbers)}
+        return merge.tally(self.files, self.ids(), asked, self.context.hands.read_row)
+
+    def _say(self, text: str) -> None:
+        self.context.hands.say(f"{self.paths.slug}/{self.part.part}: {text}")

@@ -7,23 +7,24 @@ in this process or another, goes on. A new attempt is only made after the last o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
+from pathlib import Path
 
 from pipeline import disk, ledger
 from pipeline.errors import ProviderError, Refused, TrialmakeError
 from pipeline.ledger import Attempt, Ledger
 from pipeline.parts import Part
 from pipeline.paths import PartPaths, TrialPaths
-from pipeline.providers.base import Accepted, IdTaken, Job, JobPhase, Provider, Submission
+from pipeline.providers.base import Counts, IdTaken, Job, JobPhase, Submission
 from pipeline.queue import attempts, budget
+from pipeline.queue.attempts import ID_TAKEN, NOT_FOUND
 from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
+from pipeline.queue.merge import Tally
 from pipeline.queue.recovery import Ladder, ResultsLost
 from pipeline.queue.settling import Settling
-
-ID_TAKEN = "ID_TAKEN"  # the recorded state of an attempt whose ids belonged to something else
 
 CheckBudget = Callable[[float | None, str], None]
 
@@ -36,19 +37,23 @@ class Work:
     paths: TrialPaths
     part: Part
     settled: bool = False
+    owing: bool = False  # whether a first or a new attempt is to be submitted
+    in_flight: bool = False  # whether an attempt's end is not known: it holds a slot
     error: TrialmakeError | None = None
-    in_flight: bool = False
     waiting_for: str = ""
+    counts: Counts = field(default_factory=Counts)  # of the running job, when last asked
+    troubles: int = 0  # how often in a row the provider was out of reach for this part
+    _told: bool = False
 
     @property
     def files(self) -> PartPaths:
         """The part's files."""
-        return self.paths.part(self.part.part)
+        return self.settling.files
 
     @property
     def name(self) -> str:
         """The part as messages name it."""
-        return self.settling.name
+        return f"{self.paths.slug}/{self.part.part}"
 
     @cached_property
     def settling(self) -> Settling:
@@ -58,7 +63,7 @@ class Work:
     @property
     def book(self) -> Ledger:
         """The part's ledger, read anew each time: another process may append to it."""
-        return self.context.ledger(self.paths.slug, self.part.part)
+        return self.context.workspace.ledger(self.paths.slug, self.part.part)
 
     @property
     def accepted(self) -> bool:
@@ -69,70 +74,131 @@ class Work:
     # --- steps ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Everything that needs no new money: unclear intents, polling, collecting, settling."""
-        self.in_flight = False
-        if self.settling.in_place():
-            self.settled = True
-            return
+        """Take every step that needs no new money: ask about unclear intents, poll, collect, settle."""
+        self.waiting_for = ""
+        self.owing = False
+        self.settled = self.settling.in_place()
         book = self.book
-        attempt = book.last
-        if attempt is None:
-            if self.settling.raw_answers_all():
-                self._settle(book)
+        self.in_flight = book.open and not self.settled
+        if self.settled:
             return
-        if not attempt.accepted:
-            self._submit(attempt)
-            self.in_flight = True
+        self._look_over(book)
+        if not book.attempts and self._settle_from_raw():
             return
-        if attempt.ended is None:
-            self._poll(attempt)
-            if (attempt := self.book.last or attempt).ended is None:
-                self.in_flight = True
+        known = {attempt.number for attempt in book.attempts}
+        for number in range(1, max(known | self.settling.left_behind(), default=0) + 1):
+            if not self._pursue(number):
                 return
-        self._bring_home()
+        self.in_flight = False
+        if self.book.attempts:
+            self._judge()
+        else:
+            self.owing = True
 
     def submit_owed(self, check_budget: CheckBudget) -> None:
         """Submit the first attempt, or a new one for the rows still owed; an intent is on disk before any call."""
-        book = self.book
-        last = book.last
-        if last is not None and (not last.accepted or last.ended is None):
-            return
+        last = self.book.last
         number = 1 if last is None else last.number + 1
-        if last is None:
-            requests, sha256, rows = self.paths.part_requests(self.part.part), self.part.sha256, self.part.rows
-        else:
-            owed = set(self.settling.owed(book))
-            requests, written = attempts.write_requests(self.paths, self.part, number, owed)
-            sha256, rows = written.sha256, len(owed)
+        if number > 1:
+            self.settling.write_requests(number)  # anew: a file that stands there is of an attempt that never was
+        self._intend(number, check_budget)
+        attempt = self._attempt(number)
+        assert attempt is not None
+        again = f" (attempt {number}, {attempt.rows:,} rows still owed)" if number > 1 else ""
+        self._say(f"submitting {attempt.rows:,} requests as {attempt.job_id}{again}")
+        self.owing = False
+        self.in_flight = True
+        self._ask(attempt)
+
+    def _look_over(self, book: Ledger) -> None:
+        """Say once what is wrong with the ledger's lines; refuse when it speaks of other requests."""
+        if book.damaged and not self._told:
+            self._told = True
+            numbers = ", ".join(map(str, book.damaged))
+            self._say(f"ledger.jsonl: damaged or torn line {numbers}; what it said is asked for by its id")
+        first = next((attempt for attempt in book.attempts if attempt.number == 1), None)
+        if first is not None and first.requests_sha256 != self.part.sha256:
+            raise Refused(
+                f"the requests of {self.part.part} are not those that were submitted as {first.job_id}.",
+                where=str(self.paths.part_requests(self.part.part)),
+                kept="Nothing was sent. Ledger and results are as they were.",
+                hint="restore batch_inputs/ as it was submitted, or start a new run",
+            )
+
+    def _settle_from_raw(self) -> bool:
+        """Settle from raw files when they answer everything although there is no ledger (it may get lost)."""
+        if not self.settling.left_behind():
+            return False
+        counted = self.settling.tally(Ledger())
+        if counted.owed(self.settling.ids()):
+            return False
+        self._settle(counted)
+        return True
+
+    def _pursue(self, number: int) -> bool:
+        """Whether attempt *number* has ended and its rows are here, as far as they can be had.
+
+        In order, since what a later attempt asked for follows from what the earlier ones brought.
+        """
+        attempt = self._attempt(number) or self._recall(number)
+        if attempt is not None and attempt.ended is None:
+            self.in_flight = True
+            self._ask(attempt)
+            attempt = self._attempt(number)
+            if attempt is None or attempt.ended is None:
+                return False
+        if attempt is not None and not (attempt.lost or self._holds(attempt)):
+            self._collect(attempt)
+        return True
+
+    def _attempt(self, number: int) -> Attempt | None:
+        return next((attempt for attempt in self.book.attempts if attempt.number == number), None)
+
+    def _recall(self, number: int) -> Attempt | None:
+        """Put an attempt that was made back into the ledger; its ids follow from its content."""
+        if not self.settling.asked(number):
+            return None  # nothing was owed when it would have been made
+        self._intend(number, lambda _usd, _what: None)
+        self._say(f"attempt {number} is not in the ledger any more, but it was made: asking for it by its id")
+        return self._attempt(number)
+
+    def _intend(self, number: int, check_budget: CheckBudget) -> None:
+        """Record that attempt *number* is about to be submitted, and under which ids."""
         work = self.context.workspace
         trial = work.trials[self.paths.slug]
+        rows = len(self.settling.asked(number))
+        requests = attempts.requests_of(self.paths, self.part, number)
+        sha256 = work.fingerprints.sha256(requests)
+        if number == 1 and sha256 != self.part.sha256:
+            raise self._changed(requests)
         submission = attempts.submission(work.rid, self.paths, self.part, number, trial.model, requests, sha256, rows)
         price = Price.of(work.config, trial)
         planned = budget.estimate(requests)
         usd = planned.usd(price)
         check_budget(None if usd is None else usd[2], self.name)
-        provider = self.context.provider()
-        estimate = budget.ledger_estimate(planned, price)
-        ledger.intend(self.files.ledger, number, submission, sha256, provider.binding(), estimate)
-        again = f" (attempt {number}, {rows:,} rows still owed)" if number > 1 else ""
-        self._say(f"submitting {rows:,} requests as {submission.job_id}{again}")
-        attempt = self.book.last
-        assert attempt is not None
-        self._submit(attempt)
-        self.in_flight = True
+        binding = self.context.provider().binding()
+        ledger.intend(self.files.ledger, number, submission, sha256, binding, budget.ledger_estimate(planned, price))
+
+    def _ask(self, attempt: Attempt) -> None:
+        """Learn what became of an attempt whose end is not known."""
+        if attempt.accepted:
+            self._poll(attempt)
+        elif self._was_made(attempt) and self.context.provider().find(attempt.job_id) is None:
+            # It had a job. Creating one now under the same id would pay for it a second time.
+            self._end(attempt, _absent(attempt, NOT_FOUND, "the provider has no such job any more"))
+        else:
+            self._submit(attempt)
+
+    def _was_made(self, attempt: Attempt) -> bool:
+        later = any(other.number > attempt.number for other in self.book.attempts)
+        return later or attempt.number in self.settling.left_behind()
 
     def _submit(self, attempt: Attempt) -> None:
         """Make the intent true: the same ids as often as it takes, so at most one job."""
+        self.settling.asked(attempt.number)  # writes a later attempt's requests anew if they are gone
         path = attempts.requests_of(self.paths, self.part, attempt.number)
-        if not path.exists() and attempt.number > 1:
-            self._restore_requests(attempt)
         if self.context.workspace.fingerprints.sha256(path) != attempt.requests_sha256:
-            raise Refused(
-                f"{self.part.part}: {path.name} is not what the intent of {attempt.job_id} was made for.",
-                where=str(path),
-                kept="Nothing was sent.",
-                hint="restore the requests the run was submitted with, or start a new run",
-            )
+            raise self._changed(path)
         # The ledger's own ids, so that an intent of an older version of the tool is kept too.
         submission = Submission(
             job_id=attempt.job_id,
@@ -144,12 +210,10 @@ class Work:
             display_name=attempts.display_name(self.context.workspace.rid, self.paths, self.part, attempt.number),
         )
         try:
-            accepted = self._provider_of(attempt).submit(submission)
+            accepted = self.context.provider().submit(submission)
         except IdTaken as taken:
             # Something else has one of the ids. This attempt's job never was; the next attempt has other ids.
-            job = _absent(attempt, ID_TAKEN, taken.what)
-            ledger.accept(self.files.ledger, attempt.number, Accepted(job, adopted=False))
-            ledger.end(self.files.ledger, attempt.number, job)
+            self._end(attempt, _absent(attempt, ID_TAKEN, taken.what))
             self._say(taken.what)
             return
         self._note_breadcrumb(accepted.job.output_dataset_id or submission.output_dataset_id)
@@ -157,34 +221,38 @@ class Work:
         if accepted.adopted:
             self._say(f"adopted {submission.job_id}, which the provider had already{self._older(accepted.job)}")
         if accepted.job.phase.terminal:
-            ledger.end(self.files.ledger, attempt.number, accepted.job)
+            self._end(attempt, accepted.job)
 
     def _poll(self, attempt: Attempt) -> None:
-        job = self._provider_of(attempt).find(attempt.job_id)
+        job = self.context.provider().find(attempt.job_id)
+        if job is None and attempt.state != NOT_FOUND:
+            # A job that is gone is paid for again. So it must be gone in two looks, a pause apart.
+            ledger.observe(self.files.ledger, attempt.number, NOT_FOUND)
+            self.waiting_for = "a second look at a job the provider does not find"
+            return
         if job is None:
-            job = _absent(attempt, "NOT_FOUND", "the provider has no such job any more")
+            job = _absent(attempt, NOT_FOUND, "the provider has no such job any more")
         if job.phase.terminal:
-            ledger.end(self.files.ledger, attempt.number, job)
+            self._end(attempt, job)
             return
         self.waiting_for = job.state.lower().replace("_", " ")
+        self.counts = job.counts
         if job.state != attempt.state:
             ledger.observe(self.files.ledger, attempt.number, job.state)
         self._check_deadline(attempt, job)
 
-    def _bring_home(self) -> None:
-        """The last attempt has ended: collect every attempt's files, and settle what can be settled."""
-        for attempt in self.book.attempts:
-            if not (attempt.lost or self._holds(attempt)):
-                self._collect(attempt)
-        book = self.book
-        last = book.last
-        assert last is not None
-        self.settling.refuse_hopeless(last)
-        owed = len(self.settling.owed(book))
-        if owed and self.settling.may_ask_again(last, owed):
+    def _end(self, attempt: Attempt, job: Job) -> None:
+        ledger.end(self.files.ledger, attempt.number, job)
+
+    def _judge(self) -> None:
+        """Every attempt has ended and is here: settle, or have what is still owed asked again."""
+        counted = self.settling.tally(self.book)
+        owed = len(counted.owed(self.settling.ids()))
+        if owed and self.settling.may_ask_again(self.book, owed):
+            self.owing = True
             self.waiting_for = f"a new attempt for {owed:,} rows"
-            return
-        self._settle(book)
+        else:
+            self._settle(counted)
 
     def _collect(self, attempt: Attempt) -> None:
         if attempt.ended is JobPhase.FAILED or attempt.state == ID_TAKEN:
@@ -192,7 +260,7 @@ class Work:
             return
         repair = self.context.workspace.config["repair"]
         ladder = Ladder(
-            partial(self._provider_of, attempt),
+            self.context.provider,
             self.context.hands.read_row,
             self.context.workspace.fingerprints,
             repair["external_url"],
@@ -208,16 +276,11 @@ class Work:
             self._say(step)
         ledger.collect(self.files.ledger, attempt.number, collected.files, collected.by)
 
-    def _settle(self, book: Ledger) -> None:
-        self.error = self.settling.write(book)
+    def _settle(self, counted: Tally) -> None:
+        self.error = self.settling.write(counted)
         self.settled = True
 
     # --- what the steps need ---------------------------------------------------------------------
-
-    def _provider_of(self, attempt: Attempt) -> Provider:
-        provider = self.context.provider()
-        ledger.check_binding(attempt, provider.binding(), str(self.files.ledger))
-        return provider
 
     def _check_deadline(self, attempt: Attempt, job: Job) -> None:
         hours = self.context.workspace.config["queue"]["job_deadline_hours"]
@@ -243,10 +306,13 @@ class Work:
             for name, facts in attempt.collected.items()
         )
 
-    def _restore_requests(self, attempt: Attempt) -> None:
-        """Write a later attempt's requests anew: they follow from the attempts before it."""
-        before = Ledger(tuple(entry for entry in self.book.attempts if entry.number < attempt.number))
-        attempts.write_requests(self.paths, self.part, attempt.number, set(self.settling.owed(before)))
+    def _changed(self, requests: Path) -> Refused:
+        return Refused(
+            f"{self.part.part}: {requests.name} is not what its attempt was recorded with.",
+            where=str(requests),
+            kept="Nothing was sent.",
+            hint="restore the requests the run was built with (doit forget build && doit), or start a new run",
+        )
 
     def _note_breadcrumb(self, output_dataset_id: str) -> None:
         """Add the output dataset's id to the breadcrumb: one a line, oldest first."""
