@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import console
+from pipeline import console, jsonl
 from pipeline.errors import AuthError, Refused
 from pipeline.phases import Outcome, Output
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.emulator.config import Config as EmulatorConfig
     from pipeline.parts import Index
     from pipeline.providers.base import Provider
+    from pipeline.queue.budget import Planned
+    from pipeline.queue.progress import Progress
     from pipeline.session import Session
 
 Action = Callable[["Session", str, Mapping[str, str]], Outcome]
@@ -149,7 +151,8 @@ def make_queue(session: Session) -> Any:
             read_row=read_row,
             say=session.say,
             check_stop=session.check_stop,
-            allow_spending=lambda usd, rows: _confirm(session, usd, rows),
+            allow_spending=lambda planned: _confirm(session, planned),
+            show=_progress(session),
             sleep=lambda seconds: _sleep(session, seconds),
         ),
         Options(
@@ -227,21 +230,42 @@ def _emulator_config(session: Session) -> EmulatorConfig:
     )
 
 
-def _confirm(session: Session, usd: float | None, rows: int) -> None:
+def _confirm(session: Session, planned: Planned) -> None:
     """Show what the submissions may cost; above the threshold ask, or want yes=1 where nobody can answer."""
-    price = "of unknown price" if usd is None else f"about ${usd:,.4f}"
-    session.say(f"to be submitted: {rows:,} requests, {price}")
+    session.say(
+        f"to be submitted: {planned.estimate.rows:,} requests in {planned.parts:,} parts, about "
+        f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"
+    )
     threshold = session.workspace.config["budget"]["confirm_above_usd"]
-    if threshold is None or session.request.yes or (usd is not None and usd <= threshold):
+    if threshold is None or session.request.yes or (planned.usd is not None and planned.usd[2] <= threshold):
         return
     if not console.can_ask():
         raise Refused(
-            f"this would spend {price}, above budget.confirm_above_usd = {threshold:g}, and nobody can be asked here.",
+            f"this would submit requests {planned.cost}, above budget.confirm_above_usd = {threshold:g}, "
+            "and nobody can be asked here.",
             kept="Nothing was sent.",
-            hint=f"doit resume rid={session.workspace.rid} yes=1",
+            hint=f"{session.resume_command} yes=1",
         )
-    if not console.ask(f"Spend {price}?"):
+    if not console.ask(f"Submit {planned.cost}?"):
         raise Refused("not confirmed.", kept="Nothing was sent.", hint=session.resume_command)
+
+
+def _progress(session: Session) -> Callable[[Progress | None], None]:
+    """How a wait is shown: as JSON, as a line drawn over on a terminal, else as lines when something changed."""
+    last = ""
+
+    def show(progress: Progress | None) -> None:
+        nonlocal last
+        if session.request.json:
+            if progress is not None:
+                session.say(jsonl.dumps(progress.as_json()).decode())
+        elif console.is_terminal():
+            console.draw(progress.line if progress is not None else "")
+        elif progress is not None and progress.steady != last:
+            session.say(progress.line)
+            last = progress.steady
+
+    return show
 
 
 def _index(session: Session, slug: str) -> Index:

@@ -7,6 +7,7 @@ move the cursor, hide text or reorder it; they are shown as escapes.
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 
 # C0 and C1 controls but newline and tab, and the bidirectional overrides and isolates.
@@ -18,14 +19,34 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
+_drawn = False  # whether the cursor stands in a line of `draw`
+
+
 def say(text: str) -> None:
     """A line on standard output."""
+    draw("")
     print(visible(text), flush=True)
 
 
 def warn(text: str) -> None:
     """A line on standard error: what is not a result."""
+    draw("")
     print(visible(text), file=sys.stderr, flush=True)
+
+
+def draw(text: str) -> None:
+    """A line on the terminal that whatever comes next replaces; an empty one only takes it away."""
+    global _drawn
+    if _drawn:
+        print("\r\x1b[K", end="", flush=True)
+    _drawn = bool(text)
+    if text:
+        print(visible(text)[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal, where a line can be drawn over."""
+    return sys.stdout.isatty()
 
 
 def ask(question: str) -> bool:

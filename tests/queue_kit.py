@@ -29,8 +29,10 @@ from pipeline.phases.submit import submit
 from pipeline.providers.fireworks import Fireworks
 from pipeline.providers.http import Pace
 from pipeline.providers.rows import read_row
+from pipeline.queue.budget import Planned
 from pipeline.queue.context import Collaborators, Options
 from pipeline.queue.drive import Queue
+from pipeline.queue.progress import Progress
 from pipeline.secret import Secret
 
 KEY = "emulator-key"
@@ -76,7 +78,8 @@ class Ending:
 
     errors: dict[tuple[str, str], TrialmakeError] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    asked: list[Any] = field(default_factory=list)
+    asked: list[Planned] = field(default_factory=list)
+    shown: list[Progress | None] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -149,14 +152,15 @@ class Lab:
         return ending
 
     def queue(self, opened: workspace.Workspace, ending: Ending, **options: Any) -> Queue:
-        confirm = options.pop("confirm", lambda *asked: ending.asked.append(asked))
-        disk.observer = lambda operation, path: self.before(f"{operation} {path.name}")
+        confirm = options.pop("confirm", ending.asked.append)
+        disk.observer = self._observe
         hands = Collaborators(
             connect=self.client,
             read_row=read_row,
             say=ending.said.append,
             check_stop=options.pop("check_stop", lambda: None),
             allow_spending=confirm,
+            show=ending.shown.append,
             sleep=self.sleep,
             now=lambda: datetime.fromtimestamp(self.now(), UTC),
         )
@@ -181,6 +185,10 @@ class Lab:
         self.emulator.service.store.advance_clock(seconds)
         self.emulator.service.worker.wake()
         assert self.emulator.service.worker.settle(30.0)
+
+    def _observe(self, operation: str, path: Path) -> None:
+        if path.is_relative_to(self.run.root):  # the emulator writes too, in a thread of this process
+            self.before(f"{operation} {path.name}")
 
     def _tick(self) -> float:
         self.before("network")

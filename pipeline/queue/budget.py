@@ -15,6 +15,7 @@ from pipeline import jsonl
 from pipeline.config import Config, Trial
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
+from pipeline.queue.attempts import ID_TAKEN
 
 CHARS_PER_TOKEN = 4.0  # English prose under byte-pair encodings; 3.2 and 4.8 bound most texts
 _LOW, _HIGH = 4.8, 3.2
@@ -83,6 +84,34 @@ class Estimate:
 NOTHING = Estimate(0, 0, 0, 0, 0, 0)
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What an invocation is about to submit, all parts together; *usd* is (low, expected, high), None when unknown."""
+
+    parts: int = 0
+    estimate: Estimate = NOTHING
+    usd: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
+
+    def with_part(self, estimate: Estimate, price: Price) -> Planned:
+        """The same and one part more."""
+        usd = estimate.usd(price)
+        total = None if usd is None or self.usd is None else add(self.usd, usd)
+        return Planned(self.parts + 1, self.estimate + estimate, total)
+
+    @property
+    def cost(self) -> str:
+        """The price in words."""
+        if self.usd is None:
+            return "at an unknown price"
+        low, expected, high = self.usd
+        return f"for about ${expected:,.4f} (${low:,.4f} to at most ${high:,.4f})"
+
+
+def add(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Low, expected and high costs together."""
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
+
+
 def estimate(requests: Path) -> Estimate:
     """Tokens that the requests in *requests* will use, from their text and limits."""
     total = NOTHING
@@ -114,6 +143,8 @@ def ledger_estimate(planned: Estimate, price: Price) -> dict[str, Any]:
 def spent(attempt: Attempt, price: Price) -> float | None:
     """What an attempt cost or may still cost: the provider's counts once it ended, else its estimate."""
     counts: Mapping[str, int | None] = attempt.counts
+    if attempt.state == ID_TAKEN:
+        return 0.0  # it had no job
     if attempt.ended is not None and counts.get("input_tokens") is not None:
         return price.usd(
             counts["input_tokens"] or 0, counts.get("output_tokens") or 0, counts.get("cached_tokens") or 0

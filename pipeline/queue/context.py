@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pipeline import ledger
+from pipeline.errors import TrialmakeError
 from pipeline.ledger import Ledger
 from pipeline.providers.base import Provider
+from pipeline.queue.budget import Planned
 from pipeline.queue.merge import ReadRow
+from pipeline.queue.progress import Progress
 from pipeline.workspace import Workspace
 
 
@@ -31,7 +35,8 @@ class Collaborators:
     read_row: ReadRow
     say: Callable[[str], None]
     check_stop: Callable[[], None]
-    allow_spending: Callable[[float | None, int], None]
+    allow_spending: Callable[[Planned], None]
+    show: Callable[[Progress | None], None]  # None: the wait is over
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -43,14 +48,30 @@ class Context:
     workspace: Workspace
     hands: Collaborators
     options: Options
+    closed: TrialmakeError | None = None  # why there is no provider
     _provider: Provider | None = field(default=None, repr=False)
 
     def provider(self) -> Provider:
-        """The provider, connected when it is first needed: a run that needs nothing connects to nothing."""
+        """The provider, connected when it is first needed: a run that needs nothing connects to nothing.
+
+        Raises Refused when the run's jobs are another account's or endpoint's: all of them, before any call.
+        """
         if self._provider is None:
-            self._provider = self.hands.connect()
+            try:
+                provider = self.hands.connect()
+                binding = provider.binding()
+                for slug, part, book in self.ledgers():
+                    for attempt in book.attempts:
+                        where = self.workspace.trial_paths(slug).part(part).ledger
+                        ledger.check_binding(attempt, binding, str(where))
+            except TrialmakeError as error:
+                self.closed = error
+                raise
+            self._provider = provider
         return self._provider
 
-    def ledger(self, slug: str, part: str) -> Ledger:
-        """The ledger of one part, read anew each time."""
-        return self.workspace.ledger(slug, part)
+    def ledgers(self, but: Collection[str] = ()) -> Iterator[tuple[str, str, Ledger]]:
+        """(trial, part, ledger) of everything this run ever submitted, except of the trials named in *but*."""
+        for slug in [slug for slug in self.workspace.trials if slug not in but]:
+            for path in sorted(self.workspace.trial_paths(slug).results.glob("*/ledger.jsonl")):
+                yield slug, path.parent.name, self.workspace.ledger(slug, path.parent.name)

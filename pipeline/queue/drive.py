@@ -1,13 +1,13 @@
 """The queue's loop: all parts of all trials of a run, one pass after the other, until a trial has what it needs.
 
-A pass looks at each unsettled part (`work.py` takes the step that is possible) and then submits what
-is owed while slots are free and the budget lasts. Passes of several processes exclude each other by
-a lock. Trouble of one part is kept with it; the others go on.
+A pass looks at each unsettled part (`work.py` takes the steps that are possible), then submits what is
+owed while slots are free and the budget lasts. Passes of several processes exclude each other by a
+lock. Trouble of one part is kept with it; the others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,17 +20,17 @@ from pipeline.errors import (
     ProviderError,
     QuotaFull,
     Refused,
-    TrialmakeError,
     Unreachable,
 )
 from pipeline.queue import budget
-from pipeline.queue.budget import Price
+from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Collaborators, Context, Options
+from pipeline.queue.progress import Progress
 from pipeline.queue.work import Work as Work
 from pipeline.workspace import Workspace
 
-# How often in a row the provider may be out of reach before a wait is given up (with the provider's own
-# retries below that, minutes to an hour).
+# How often in a row the provider may be out of reach, for one part or for a pass, before a wait is given
+# up (with the provider's own retries below that, minutes to an hour).
 _PATIENCE = 5
 
 
@@ -42,9 +42,14 @@ class Queue:
     hands: Collaborators
     options: Options = field(default_factory=Options)
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
-    _failures_in_a_row: int = 0
-    _stopped_spending: TrialmakeError | None = None
     _announced: bool = False
+    _cut_short: int = 0  # passes in a row that ended because the provider was out of reach
+    # What the pass at hand has met.
+    _unanswered: int = 0
+    _quota_full: bool = False
+    _held_elsewhere: int = 0
+    _over_budget: BudgetExceeded | None = None
+    _committed: list[float | None] | None = None
 
     def __post_init__(self) -> None:
         self._context = Context(self.workspace, self.hands, self.options)
@@ -66,128 +71,165 @@ class Queue:
     # --- the loop ------------------------------------------------------------------------------
 
     def _drive(self, slug: str, reached: Callable[[Work], bool], word: str) -> None:
-        self._gather()
+        self._gather(slug)
         self._announce_spending()
-        last_line = ""
-        while True:
-            self.hands.check_stop()
-            # Held for one pass only, so that processes of `doit -n` take turns.
-            with lock.waiting(self.workspace.paths.queue_lock):
-                self._pass(slug)
-            works = self._of(slug)
-            open_works = [work for work in works if not reached(work)]
-            if not open_works:
-                return
-            self._raise_what_cannot_go_on(open_works)
-            line = self._progress(works, word, len(works) - len(open_works))
-            if line != last_line:
-                self.hands.say(line)
-                last_line = line
-            if not self.options.wait:
-                raise NotReady(
-                    f"{len(open_works)} of {len(works)} parts of {slug} are not {word} yet.",
-                    kept="Everything that arrived is stored; running jobs go on at the provider.",
-                    hint=f"doit resume rid={self.workspace.rid}",
-                )
-            self.hands.sleep(self.options.poll_seconds)
+        try:
+            while True:
+                self.hands.check_stop()
+                # Held for one pass only, so that processes of `doit -n` take turns.
+                with lock.waiting(self.workspace.paths.queue_lock):
+                    self._pass(slug)
+                works = self._of(slug)
+                missing = [work for work in works if not reached(work)]
+                if not missing:
+                    return
+                self._raise_what_cannot_go_on(missing)
+                self.hands.show(self._progress(works, word, len(works) - len(missing)))
+                if not self.options.wait:
+                    raise NotReady(
+                        f"{len(missing)} of {len(works)} parts of {slug} are not {word} yet.",
+                        kept="Everything that arrived is stored; running jobs go on at the provider.",
+                        hint=f"doit resume rid={self.workspace.rid}",
+                    )
+                self.hands.sleep(self.options.poll_seconds)
+        finally:
+            self.hands.show(None)
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
-        order = sorted(self._works.values(), key=lambda work: work.paths.slug != first)
+        self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, None, None
+        driven = {slug for slug, _ in self._works}
+        self._held_elsewhere = sum(book.open for _, _, book in self._context.ledgers(but=driven))
+        todo = [work for work in self._works.values() if not work.settled and work.error is None]
+        todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
         try:
-            for work in order:
-                if not work.settled and work.error is None:
-                    self._guarded(work, work.advance)
-            for work in order:
-                if not work.settled and work.error is None and not work.in_flight:
-                    if self._slots_free() <= 0:
-                        work.waiting_for = "a free slot"
-                    elif self._stopped_spending is None:
-                        self._guarded(work, partial(work.submit_owed, self._check_budget))
-            self._failures_in_a_row = 0
-        except Unreachable as error:
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= _PATIENCE or not self.options.wait:
+            for work in todo:
+                self._guarded(work, work.advance)
+            for work in todo:
+                if not work.owing or work.error is not None:
+                    continue
+                if self._slots_free() <= 0:
+                    work.waiting_for = "a free slot"
+                elif self._quota_full:
+                    work.waiting_for = "the account's quota"
+                elif self._over_budget is None:
+                    self._guarded(work, partial(work.submit_owed, self._check_budget))
+            self._cut_short = 0
+        except Unreachable:
+            self._cut_short += 1
+            if self._cut_short >= _PATIENCE or not self.options.wait:
                 raise
-            self.hands.say(f"{error.what} Asking again in {self.options.poll_seconds:g} s.")
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
-        """Take one step; trouble of one part is kept with it, so that the others go on."""
+        """Take one step; trouble of one part is kept with it, so that the others go on.
+
+        Raises what no other part would be spared: no connection, no key, Unreachable for the second time.
+        """
         try:
             self.hands.check_stop()
             step()
-        except (AuthError, Unreachable):
-            raise  # nobody else would get through either
+            work.troubles = 0
+        except Unreachable as error:
+            work.troubles += 1
+            self._unanswered += 1
+            self.hands.say(f"{work.name}: {error.what} Asking again later.")
+            if work.troubles >= _PATIENCE:
+                work.error = error
+            if self._unanswered > 1:
+                raise
+        except AuthError:
+            raise
         except QuotaFull as error:
+            self._quota_full = True
             work.waiting_for = f"the account's quota ({error.what})"
+        except BudgetExceeded as error:
+            # For this pass: what running jobs really cost may leave room for it.
+            self._over_budget = error
+            work.waiting_for = "room in the budget"
         except (ProviderError, Refused, ContractBroken, NotReady) as error:
+            if error is self._context.closed:
+                raise
             work.error = error
             self.hands.say(f"{work.name}: {error.what}")
-        except BudgetExceeded as error:
-            self._stopped_spending = error
 
-    def _raise_what_cannot_go_on(self, open_works: list[Work]) -> None:
-        """When nothing of the trial can move any more, raise the error that explains most."""
-        if any(work.in_flight for work in open_works):
-            return
-        stuck = [work for work in open_works if work.error is not None]
-        if len(stuck) == len(open_works):
-            first = stuck[0].error
-            assert first is not None
-            if len(stuck) > 1:
-                first.what = f"{first.what} ({len(stuck)} parts have trouble; this is the first)"
-            raise first
-        if self._stopped_spending is not None and not any(work.in_flight for work in self._works.values()):
-            raise self._stopped_spending
+    def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
+        """When the trial cannot get further, raise the error that explains most."""
+        stuck = [work for work in missing if work.error is not None]
+        if len(stuck) < len(missing):
+            if any(self._may_move(work) for work in self._works.values()):
+                return
+            if self._over_budget is not None:
+                raise self._over_budget
+            # What is missing waits for slots that jobs with trouble hold.
+            stuck = stuck or [work for work in self._works.values() if work.error is not None]
+        first = stuck[0].error
+        assert first is not None
+        if len(stuck) > 1:
+            first.what = f"{first.what} ({len(stuck)} parts have trouble; this is the first)"
+        raise first
+
+    def _may_move(self, work: Work) -> bool:
+        waiting = work.in_flight or work.troubles or (work.owing and self._quota_full)
+        return not work.settled and work.error is None and bool(waiting)
 
     # --- small questions -------------------------------------------------------------------------
 
-    def _gather(self) -> None:
-        """List the parts of every trial that has been built, once."""
+    def _gather(self, wanted: str) -> None:
+        """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
         for slug in self.options.trials or self.workspace.trials:
             index = self.workspace.index(slug)
-            refused = index is None or isinstance(done.decide("build", self.workspace, slug), done.Refuse)
-            if index is None or refused:
-                continue
-            for part in index.parts:
-                work = Work(self._context, self.workspace.trial_paths(slug), part)
-                self._works.setdefault((slug, part.part), work)
+            decision = done.decide("build", self.workspace, slug)
+            if index is not None and not isinstance(decision, done.Refuse):
+                for part in index.parts:
+                    work = Work(self._context, self.workspace.trial_paths(slug), part)
+                    self._works.setdefault((slug, part.part), work)
+            elif slug == wanted:
+                raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
 
     def _announce_spending(self) -> None:
         """Once per process, before the first new submission: what all parts without an intent may cost."""
         if self._announced:
             return
         self._announced = True
-        total, usd = budget.NOTHING, 0.0
-        unknown = False
+        planned = Planned()
         for work in self._works.values():
             if work.files.root.is_dir() and any(work.files.root.iterdir()):
                 continue  # submitted before, or its raw files are here
-            planned = budget.estimate(work.paths.part_requests(work.part.part))
-            cost = planned.usd(Price.of(self.workspace.config, self.workspace.trials[work.paths.slug]))
-            total += planned
-            unknown = unknown or cost is None
-            usd += cost[1] if cost else 0.0
-        if total.rows:
-            self.hands.allow_spending(None if unknown else usd, total.rows)
+            price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
+            planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
+        if planned.parts:
+            self.hands.allow_spending(planned)
 
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
 
     def _check_budget(self, planned: float | None, what: str) -> None:
-        budget.check(self.workspace.config, self._committed(), planned, what)
-
-    def _committed(self) -> Iterator[float | None]:
-        for work in self._works.values():
-            price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
-            for attempt in work.book.attempts:
-                yield budget.spent(attempt, price)
+        if self._committed is None:
+            self._committed = [
+                budget.spent(attempt, Price.of(self.workspace.config, self.workspace.trials[slug]))
+                for slug, _, book in self._context.ledgers()
+                for attempt in book.attempts
+            ]
+        budget.check(self.workspace.config, self._committed, planned, what)
+        self._committed.append(planned)
 
     def _slots_free(self) -> int:
+        """Slots that are free in the whole run, also in trials that are not driven now."""
         limit: int = self.workspace.config["queue"]["max_concurrent_jobs"]
-        return limit - sum(work.in_flight for work in self._works.values())
+        return limit - self._held_elsewhere - sum(work.in_flight for work in self._works.values())
 
-    def _progress(self, works: list[Work], word: str, reached: int) -> str:
-        waiting = sorted({work.waiting_for for work in works if not work.settled and work.waiting_for})
-        more = f"; waiting for: {', '.join(waiting[:4])}" if waiting else ""
-        return f"{works[0].paths.slug}: {reached} of {len(works)} parts {word}{more}"
+    def _progress(self, works: list[Work], word: str, reached: int) -> Progress:
+        done_rows = [
+            work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0)
+            for work in works
+        ]
+        return Progress(
+            trial=works[0].paths.slug,
+            word=word,
+            parts=len(works),
+            reached=reached,
+            running=sum(work.in_flight for work in works),
+            rows=sum(work.part.rows for work in works),
+            rows_done=sum(done_rows),
+            waiting_for=tuple(sorted({work.waiting_for for work in works if not work.settled and work.waiting_for})),
+        )
