@@ -340,7 +340,9 @@ def open_record(run: RunPaths, *, readonly: bool, say: Say) -> Record:
     if fingerprints.kind(run.config) is None:
         say(f"{run.config.name} is gone: restored from {run.record.name}.")
         if not readonly:
-            disk.write_bytes(run.config, configuration.frozen_text(Config(record.config, run.root)))
+            # Checked again, which puts the keys into their usual order: the same bytes as it was frozen with.
+            config = configuration.check(dict(record.config), base=run.root, where=str(run.record))
+            disk.write_bytes(run.config, configuration.frozen_text(config))
     return record
 
 

@@ -103,7 +103,7 @@ def tell_each_status(document: Document) -> Document:
             part = part_name(group, number)
             status[part] = _job_status(old.get(part, old.get(group)), name)
     for key, word in old.items():
-        if key not in document["jobs"]:
+        if key not in document["jobs"] or part_name(key, 1) == key:  # else it spoke for a whole group, above
             status.setdefault(part_name(key, 1), _job_status(word, None))
     return {"job_counts": {}, **document, "job_status": status}
 
