@@ -1,9 +1,18 @@
 """What several test modules share. Small on purpose: builders live in the modules named after what they build."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from quick_folder import quick_folder
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """An empty folder for tests that write many small files durably; in memory where there is some."""
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

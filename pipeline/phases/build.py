@@ -21,6 +21,8 @@ from pipeline.parts import Index, Part
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
 
+_STAGING = ".new"  # where parts are written before all of them are moved into place
+
 
 def build(
     run: RunPaths,
@@ -36,18 +38,21 @@ def build(
 
     Raises Refused, with nothing replaced, when a submitted part would change.
     """
-    staging = paths.inputs / ".new"
+    staging = paths.inputs / _STAGING
     disk.remove_folder(staging)
-    disk.make_folder(staging)
     listed = []
-    for temperature in trial.temperatures:
-        for condition in trial.conditions:
-            requests = _requests(run, trial, temperature, condition)
-            listed += _write_parts(staging, requests, config, temperature, condition)
-    _refuse_changes(listed, submitted, paths)
-    for part in listed:
-        disk.move(staging / f"{part.part}.jsonl", paths.part_requests(part.part))
-    disk.remove_folder(staging)
+    try:
+        disk.make_folder(staging)
+        for temperature in trial.temperatures:
+            for condition in trial.conditions:
+                requests = _requests(run, trial, temperature, condition)
+                listed += _write_parts(staging, requests, config, temperature, condition)
+        listed.sort(key=lambda part: part.part)  # the order of every file that is made from the parts
+        _refuse_changes(listed, submitted, paths)
+        for part in listed:
+            disk.move(staging / f"{part.part}.jsonl", paths.part_requests(part.part))
+    finally:
+        disk.remove_folder(staging)
     _sweep(paths, listed)
     index = Index(tuple(listed), settings, IDENTITY_VERSION, inputs)
     return Outcome(
