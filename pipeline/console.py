@@ -6,18 +6,10 @@ move the cursor, hide text or reorder it; they are shown as escapes.
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 
-# C0 and C1 controls but newline and tab, and the bidirectional overrides and isolates.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """*text* with every control character as an escape such as `\\x1b`."""
-    return _CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
-
+from pipeline.plain import visible
 
 _drawn = False  # whether the cursor stands in a line of `draw`
 

@@ -25,6 +25,7 @@ from pipeline.errors import (
     Refused,
     Stopped,
 )
+from pipeline.plain import visible
 from pipeline.session import Session
 
 Cell = tuple[str, str]
@@ -69,7 +70,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
     def write(self, text: str) -> None:
         """Show *text* at once; control characters of what others wrote are shown as escapes."""
         try:
-            self.outstream.write(console.visible(text))
+            self.outstream.write(visible(text))
             self.outstream.flush()
         except BrokenPipeError as error:
             raise ReaderGone from error

@@ -20,6 +20,7 @@ from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, o
 
 from pipeline import jsonl
 from pipeline.errors import DamagedArtifact
+from pipeline.plain import visible
 from pipeline.report import text
 from pipeline.report.model import read
 from pipeline.report.overview import Entry, ranked
@@ -100,7 +101,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
         (text.usd(0.022639), "$0.0226"),
         (text.usd(0.000024), "$0.000024"),
         (text.listed(["a", "b", "c"]), "a, b and c"),
-        (text.visible("a\x1b[0m\u202eb\r\n\tc"), "a\\x1b[0m\\u202eb\\r\n\tc"),
+        (visible("a\x1b[0m\u202eb\r\n\tc"), "a\\x1b[0m\\u202eb\\r\n\tc"),
     ],
 )
 def test_numbers_and_controls_are_shown_so(shown: str, expected: str) -> None:
@@ -341,7 +342,7 @@ def test_hostile_text_stays_text_in_markdown(hostile: Made) -> None:
     assert not [heading for heading in headings if "OWNED" in heading]
     fences = [token.content for token in tokens if token.type == "fence"]
     for payload in EVIL:
-        assert any(text.visible(payload) in fence for fence in fences), payload
+        assert any(visible(payload) in fence for fence in fences), payload
 
 
 def test_controls_are_shown_as_escapes(hostile: Made) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.plain import visible
 from pipeline.report import plot
 from pipeline.report.blocks import Figure, Paragraph, Table
 from pipeline.report.model import Model
 from pipeline.report.places import place
-from pipeline.report.text import DASH, count, points, points_span, visible
+from pipeline.report.text import DASH, count, points, points_span
 from pipeline.report.verdict import METRIC_NAMES, Verdict, judged
 
 if TYPE_CHECKING:  # plot imports matplotlib, in its own way

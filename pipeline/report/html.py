@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import text
+from pipeline.plain import visible
 from pipeline.report.blocks import Block, Document, Inline, Line
 from pipeline.report.theme import DARK, LIGHT, css
 
@@ -42,7 +42,7 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _kind(block: Block | Inline) -> str:

@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterator
 
+from pipeline.plain import visible
 from pipeline.report import text
 from pipeline.report.blocks import (
     Block,
@@ -91,7 +92,7 @@ def _table(table: Table) -> Iterator[str]:
 def _quotation(block: Quotation) -> Iterator[str]:
     if block.label:
         yield f"{_line(block.label)}:"
-    shown = text.visible(block.text)
+    shown = visible(block.text)
     fence = "`" * max(3, 1 + _longest_run(shown))
     yield f"{fence}text\n{shown}\n{fence}"
     if block.cut_from is not None:
@@ -117,19 +118,19 @@ def _inline(piece: Inline, *, in_table: bool) -> str:
 
 
 def _code(data: str) -> str:
-    shown = text.visible(data).replace("\n", "\\n").replace("\t", "\\t") or text.DASH
+    shown = visible(data).replace("\n", "\\n").replace("\t", "\\t") or text.DASH
     ticks = "`" * (1 + _longest_run(shown))
     padded = shown.startswith(("`", " ")) or shown.endswith(("`", " "))
     return f"{ticks} {shown} {ticks}" if padded else f"{ticks}{shown}{ticks}"
 
 
 def _html(piece: Inline) -> str:
-    shown = html.escape(text.visible(piece if isinstance(piece, str) else piece.text)).replace("\n", " ")
+    shown = html.escape(visible(piece if isinstance(piece, str) else piece.text)).replace("\n", " ")
     return f"<code>{shown}</code>" if isinstance(piece, Code) else shown
 
 
 def _escaped(words: str) -> str:
-    return _MARKUP.sub(r"\\\g<0>", text.visible(words).replace("\n", " "))
+    return _MARKUP.sub(r"\\\g<0>", visible(words).replace("\n", " "))
 
 
 def _longest_run(shown: str) -> int:

@@ -1,30 +1,12 @@
-"""Numbers and hostile text as a report shows them.
-
-A value that does not exist is an en dash, never 0. Text from outside is made visible: what would move,
-hide or reorder other text stands there as an escape.
-"""
+"""Numbers and words as a report shows them. A value that does not exist is an en dash, never 0."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 DASH = "–"
 MINUS = "−"
-
-# Controls but newline and tab, soft hyphen, bidirectional marks, overrides and isolates, zero-width and
-# invisible characters (but the joiners that scripts and emoji need), line and paragraph separators, tags,
-# lone surrogates. Written out instead of asking `unicodedata`, whose answers change with Python's version.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-
-
-def visible(text: str) -> str:
-    """*text* with every character that would act unseen as an escape such as `\\x1b` or `\\u202e`."""
-    return _INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def sha256(text: str) -> str:
