@@ -167,7 +167,7 @@ def check_binding(attempt: Attempt, binding: Binding, where: str) -> None:
 
 
 def _name(binding: Binding) -> str:
-    return f"account {binding.account!r} at {binding.endpoint}"
+    return f"account {binding.account!r} at {binding.endpoint or 'an endpoint that was not recorded'}"
 
 
 def _append(path: Path, event: dict[str, Any]) -> None:

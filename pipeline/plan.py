@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import graph, jsonl, sources
 from pipeline.config import Trial
-from pipeline.done import Decision, Question, Repair, Skip
+from pipeline.done import Decision, Question, Refuse, Repair, Skip
 from pipeline.phases.build import body, messages
 from pipeline.queue import budget
 from pipeline.queue.budget import Estimate, Price
@@ -80,7 +80,7 @@ def _unsent(session: Session, slug: str) -> Iterator[Estimate]:
     """Estimates of what submit would send for a trial: parts without an accepted job, or all that build would write."""
     work = session.workspace
     decision = session.decide("submit", slug)
-    if isinstance(decision, Skip):
+    if isinstance(decision, Skip | Refuse) or isinstance(session.decide("build", slug), Refuse):
         return
     rebuilt = not isinstance(session.decide("build", slug), Skip | Repair)
     index = None if rebuilt else work.index(slug)

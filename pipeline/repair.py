@@ -1,4 +1,4 @@
-"""Opening a run whose records are old, damaged or gone, without losing a job or believing too much.
+"""Opening a manifest that is old, damaged or gone, without losing a job or believing too much.
 
     an older manifest      copied to trial_manifest.json.backup.<time>.json, then upgraded
     a damaged one          copied to trial_manifest.json.corrupt.<time>, then rebuilt
@@ -6,50 +6,41 @@
     unreadable, or newer   the error says so; not one byte is written
 
 Rebuilt means: jobs from ledgers, breadcrumbs and what the old text still shows; stages from what the
-files themselves prove (`evidence.py`). `run.json` and `experiment.yaml` are restored from each other
-and from the manifests. For a reader all of this happens in memory.
+files themselves prove (`evidence.py`). For a reader all of this happens in memory.
 """
 
 from __future__ import annotations
 
-import glob
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import config as configuration
 from pipeline import (
     disk,
     evidence,
     fingerprints,
     graph,
-    identity,
-    jsonl,
     ledger,
     lock,
     manifest,
     mirror,
-    parts,
+    restore,
     traces,
     upgrade,
     workspace,
 )
-from pipeline.config import Config, Trial
+from pipeline.config import Trial
 from pipeline.errors import DamagedArtifact, UsageError
 from pipeline.manifest import COMPLETED, LEGACY, PENDING, Manifest, OlderManifest, Stage
 from pipeline.parts import Index
-from pipeline.paths import RunPaths, TrialPaths, resource
-from pipeline.version import VERSION as TOOL_VERSION
-from pipeline.workspace import Record, Workspace
+from pipeline.paths import RunPaths, TrialPaths
+from pipeline.restore import BACKUP, CORRUPT
+from pipeline.workspace import Workspace
 
 Say = Callable[[str], None]
-
-_BACKUP = "backup"
-_CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True)
@@ -145,16 +136,16 @@ def recover(place: Place) -> Opening:
         try:
             return _upgraded(place, older.document)
         except DamagedArtifact as damage:
-            return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=_CORRUPT)
+            return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
     except DamagedArtifact as damage:
-        return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=_CORRUPT)
+        return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
 
 
 def _upgraded(place: Place, older: dict[str, Any]) -> Opening:
     document = upgrade.upgrade(older, run_id=place.run_id, created_at=place.created_at)
     age = "version 2 without a checksum" if older.get("schema_version") == manifest.VERSION else "version 1"
-    said = f"{place.path.name} is the earlier tool's ({age}): upgraded; the original is kept as {_BACKUP}."
-    return Opening(Manifest(document), _BACKUP, (said,))
+    said = f"{place.path.name} is the earlier tool's ({age}): upgraded; the original is kept as {BACKUP}."
+    return Opening(Manifest(document), BACKUP, (said,))
 
 
 def _rebuilt(place: Place, legible: Mapping[str, Sequence[str | None]], reason: str, keep: str | None) -> Opening:
@@ -192,20 +183,9 @@ def _put(path: Path, opening: Opening) -> list[str]:
     """Keep the original, then save; a disk that takes the first and not the second leaves the original in place."""
     said = []
     if opening.keep is not None:
-        said.append(f"the original is {_keep(path, opening.keep).name}.")
+        said.append(f"the original is {restore.keep(path, opening.keep).name}.")
     opening.manifest.save(path)
     return said
-
-
-def _keep(path: Path, tag: str) -> Path:
-    """The original under another name, byte for byte; a copy made before a kill serves as well."""
-    if fingerprints.kind(path) != "file":
-        return disk.set_aside(path, tag)
-    digest, _ = disk.sha256_of(path)
-    for copy in sorted(path.parent.glob(f"{glob.escape(path.name)}.{tag}.*")):
-        if copy.is_file() and disk.sha256_of(copy)[0] == digest:
-            return copy
-    return disk.copy_aside(path, tag, ".json" if tag == _BACKUP else "")
 
 
 def _legible(path: Path) -> dict[str, list[str | None]]:
@@ -240,15 +220,17 @@ def _around(path: Path) -> Place:
     paths = TrialPaths(path.parent.parent if path.parent.name == "results" else path.parent)
     run = RunPaths(paths.root.parent)
     if fingerprints.kind(run.record) is not None:
-        work = workspace.open_run(run, open_record(run, readonly=True, say=lambda _: None), readonly=True)
+        work = workspace.open_run(run, restore.open_record(run, readonly=True, say=lambda _: None), readonly=True)
         if path == work.trial_paths(paths.slug).manifest and paths.slug in work.trials:
             return _in_run(work, paths.slug)
-    return alone(path, paths, run.rid or "unknown")
+    # A flat folder of the oldest kind is run and trial at once.
+    named = [RunPaths(folder).rid for folder in (paths.root, run.root) if folder.name.startswith("run_")]
+    return alone(path, paths, named[0] if named else run.rid or "unknown")
 
 
 def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:
     """The place of a manifest without a run of ours around it: only its folder tells what it is about."""
-    index = _index(paths)
+    index = restore.index_of(paths)
     oldest = path if fingerprints.kind(path) else paths.root
     created = datetime.fromtimestamp(oldest.lstat().st_mtime, UTC).isoformat(timespec="milliseconds")
     created = created.replace("+00:00", "Z")
@@ -317,104 +299,3 @@ def _at(groups: dict[str, list[str | None]], part: str, name: str | None) -> Non
     names = groups.setdefault(group, [])
     names += [None] * (number - len(names))
     names[number - 1] = name
-
-
-# --- the run's own record ----------------------------------------------------------------------------
-
-
-def open_record(run: RunPaths, *, readonly: bool, say: Say) -> Record:
-    """The run's record, and its frozen config in place; each is restored from the other where one is gone.
-
-    Raises UnreadableFile, FutureVersion, or DamagedArtifact when neither is left; then nothing has changed.
-    """
-    try:
-        record = workspace.read_record(run.record)
-    except (FileNotFoundError, DamagedArtifact) as damage:
-        record = _rebuilt_record(run)
-        what = "is gone" if isinstance(damage, FileNotFoundError) else "is damaged; the original is kept as corrupt"
-        say(f"{run.record.name} {what}: rebuilt from {run.config.name} and the manifests.")
-        if not readonly:
-            if not isinstance(damage, FileNotFoundError):
-                _keep(run.record, _CORRUPT)
-            record.save(run.record)
-    if fingerprints.kind(run.config) is None:
-        say(f"{run.config.name} is gone: restored from {run.record.name}.")
-        if not readonly:
-            # Checked again, which puts the keys into their usual order: the same bytes as it was frozen with.
-            config = configuration.check(dict(record.config), base=run.root, where=str(run.record))
-            disk.write_bytes(run.config, configuration.frozen_text(config))
-    return record
-
-
-def _rebuilt_record(run: RunPaths) -> Record:
-    try:
-        text = disk.read_bytes(run.config)
-    except FileNotFoundError as error:
-        raise DamagedArtifact(
-            "is damaged, and so its copy of the config cannot be trusted; experiment.yaml is gone too.",
-            where=str(run.record),
-            kept="Nothing was changed: ledgers, results and manifests are as they were.",
-            hint="restore experiment.yaml from the archive or a backup, then run the same command again",
-        ) from error
-    config = next(_configs(run))
-    for candidate in _configs(run):
-        if all(candidate.path(source["path"]).is_file() for source in candidate["sources"]):
-            config = candidate
-            break
-    slugs = tuple(trial.slug for trial in config.trials)
-    indexes = [index for slug in slugs if (index := _index(run.trial(slug))) is not None]
-    earlier = traces.is_earlier_run(run.root) or any(not index.inputs for index in indexes)
-    return Record(
-        rid=run.rid,
-        created_at=workspace.creation_of(run),
-        tool_version=TOOL_VERSION,
-        config_sha256=hashlib.sha256(text).hexdigest(),
-        config=config.values,
-        sources_base=workspace.relative_base(config.base, run.root),
-        trials=slugs,
-        stages=_prepared(run, config, indexes),
-        origin=LEGACY if earlier else None,
-    )
-
-
-def _configs(run: RunPaths) -> Iterator[Config]:
-    """The frozen config, read as if it had come from each folder where configs usually lie."""
-    for base in (run.root.parent.parent, run.root, resource("examples")):
-        yield configuration.read_frozen(run.config, base=base)
-
-
-def _prepared(run: RunPaths, config: Config, indexes: Sequence[Index]) -> dict[str, Stage]:
-    """prepare's stage when its question files are gone and a list of parts shows which items it wrote.
-
-    With the question files there it is left open: reading them again shows whether they are still the same.
-    """
-    digests: dict[str, str | None] = {}
-    for source in config["sources"]:
-        path = config.path(source["path"])
-        digests[source["dataset"]] = disk.sha256_of(path)[0] if path.is_file() else None
-    inputs = indexes[0].inputs if indexes else {}
-    outputs = {}
-    for path in (run.closed_book, run.open_book):
-        name = path.relative_to(run.root).as_posix()
-        if not path.is_file() or disk.sha256_of(path)[0] != inputs.get(name):
-            return {}
-        outputs[name] = {"sha256": inputs[name], "size": path.stat().st_size, "rows": sum(1 for _ in jsonl.lines(path))}
-    if None not in digests.values():
-        return {}
-    settings = identity.of_prepare(config, digests)
-    stage = Stage(
-        status=COMPLETED,
-        updated_at=manifest.utc_now(),
-        outputs=outputs,
-        settings=settings,
-        identity_version=identity.VERSION,
-        config_sha256=identity.digest(settings),
-    )
-    return {"prepare": stage}
-
-
-def _index(paths: TrialPaths) -> Index | None:
-    try:
-        return parts.read(paths.index)
-    except (FileNotFoundError, DamagedArtifact):
-        return None

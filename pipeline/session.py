@@ -33,6 +33,7 @@ from pipeline import (
     mirror,
     paths,
     repair,
+    restore,
     takeover,
     traces,
     workspace,
@@ -484,7 +485,7 @@ def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: Ex
         if readonly:
             raise takeover.refuse_unread(run)
         takeover.take_over(run, say)
-    record = repair.open_record(run, readonly=readonly, say=say)
+    record = restore.open_record(run, readonly=readonly, say=say)
     memory = Memory(run.database, readonly=readonly)
     exits.callback(memory.close)
     if memory.set_aside is not None:
