@@ -19,6 +19,7 @@ from pipeline.errors import DamagedArtifact, Refused
 from pipeline.parts import Part
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.providers.rows import BadRow, read_row
+from pipeline.restore import BACKUP
 from pipeline.traces import Trace
 
 _NO_TRIAL = frozenset({"batch_inputs", "logs", "prepared", "reports", "results", "shared_controls", "sources"})
@@ -121,7 +122,8 @@ def _manifest_in(folder: Path) -> Path:
 
 def _trial(run: RunPaths, source: TrialPaths) -> Found:
     path = _manifest_in(source.root)
-    document = repair.recover(repair.alone(path, source, run.rid)).manifest.document
+    opening = repair.recover(repair.alone(path, source, run.rid))
+    document, lost = opening.manifest.document, bool(opening.said) and opening.keep != BACKUP
     alias, prompt_set, decoding = _names(source.root.name if source.root != run.root else "", document["trial"])
     files = traces.request_files((source.inputs, run.root / "batch_inputs"), prompt_set)
     shown = traces.of_parts(source.results)
@@ -135,6 +137,8 @@ def _trial(run: RunPaths, source: TrialPaths) -> Found:
             part, ids, system = _read_requests(name, files[name])
             prompts.setdefault(part.condition, system)
             trace = _trace(shown.get(name), jobs.get(name), document["job_status"].get(name))
+            if trace is None and lost:
+                trace = Trace()  # a record that is lost may have named a job: nothing says that there was none
             own = [trace.rows] if trace is not None and trace.rows is not None else []
             rows, answered = _most(ids, [*own, *_shared(run, document, part), source.combined], read)
             shares.append(Share(part, files[name], trace, rows, answered))

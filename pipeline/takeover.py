@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import config as configuration
 from pipeline import custom_id, disk, fingerprints, jsonl, ledger, legacy, parts, traces, workspace
 from pipeline.config import Config
+from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ConfigError, DamagedArtifact, Refused
 from pipeline.identity import VERSION as IDENTITY_VERSION
 from pipeline.identity import of_phase
@@ -97,6 +98,11 @@ def _config(run: RunPaths, found: list[Found]) -> Config:
 
 
 def _drawn(run: RunPaths, found: list[Found]) -> dict[str, Any]:
+    models = {trial.alias: trial.model for trial in found}
+    for trial in found:
+        unsent = any(share.trace is None and share.rows is None for share in trial.shares)
+        if models[trial.alias] != trial.model or (unsent and trial.model == UNKNOWN):
+            raise ConfigError("which model it asked cannot be told from what is here.", where=str(trial.source.root))
     answered = all(share.complete for trial in found for share in trial.shares)
     accounts = [share.trace.account for trial in found for share in trial.shares if share.trace and share.trace.account]
     temps = {float(temp) for trial in found for temp in trial.document.get("temps", [])}
@@ -104,7 +110,7 @@ def _drawn(run: RunPaths, found: list[Found]) -> dict[str, Any]:
     return {
         "name": f"run {run.rid}",
         "provider": "fireworks",
-        "models": [{"id": model, "alias": alias} for alias, model in {t.alias: t.model for t in found}.items()],
+        "models": [{"id": model, "alias": alias} for alias, model in models.items()],
         "prompt_sets": _prompt_sets(found),
         "sources": list(_sources(run, found)),
         "temperatures": sorted(temps | {share.part.temp for trial in found for share in trial.shares}) or [0.0],
@@ -133,12 +139,14 @@ def _prompt_sets(found: list[Found]) -> dict[str, dict[str, Any]]:
 
 
 def _sources(run: RunPaths, found: list[Found]) -> Iterator[dict[str, Any]]:
-    """One question file a data set: the earlier tool's prepared rows where they are here, else where to put them."""
+    """One question file a data set: the prepared rows of what was asked where they are here, else where to put them."""
     rows = _prepared_rows(run)
-    for dataset in sorted({*rows, *(name for trial in found for name in _datasets(trial))}) or [UNKNOWN]:
+    asked = {item for trial in found for item in _items(trial)} or set(rows)
+    for dataset in sorted({item.dataset for item in asked}) or [UNKNOWN]:
         path = run.root / "sources" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}.jsonl"
-        if dataset in rows:
-            _put(path, rows[dataset])
+        mine = [row for item, row in rows.items() if item in asked and item.dataset == dataset]
+        if mine:
+            _put(path, mine)
         benchmark = next((name for start, name in _BENCHMARKS.items() if dataset.lower().startswith(start)), None)
         yield {
             "dataset": dataset,
@@ -148,30 +156,32 @@ def _sources(run: RunPaths, found: list[Found]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _prepared_rows(run: RunPaths) -> dict[str, list[bytes]]:
-    """Dataset -> its rows in `prepared/*.jsonl`; a file that is not made of such rows is left out."""
-    rows: dict[str, list[bytes]] = {}
+class _Item(NamedTuple):
+    dataset: str
+    item_id: str
+    type: str
+
+
+def _prepared_rows(run: RunPaths) -> dict[_Item, bytes]:
+    """Item -> its row in `prepared/*.jsonl`; a file that is not made of such rows is left out."""
+    rows: dict[_Item, bytes] = {}
     for path in sorted(run.prepared.glob("*.jsonl")):
-        mine: dict[str, list[bytes]] = {}
         try:
-            for line in jsonl.lines(path):
-                item = jsonl.loads(line.data)
-                if not {"dataset", "id", "question", "answers"} <= item.keys():
-                    raise KeyError(line.number)
-                mine.setdefault(item["dataset"], []).append(line.data + b"\n")
-        except (DamagedArtifact, jsonl.BadJson, AttributeError, KeyError, TypeError):
+            items = [(jsonl.loads(line.data), line.data + b"\n") for line in jsonl.lines(path)]
+            rows |= {
+                _Item(item["dataset"], item["id"], OPEN if "context" in item else CLOSED): row for item, row in items
+            }
+        except (DamagedArtifact, jsonl.BadJson, KeyError, TypeError):
             continue
-        for dataset, lines in mine.items():
-            rows.setdefault(dataset, []).extend(lines)
     return rows
 
 
-def _datasets(trial: Found) -> set[str]:
-    names = set()
+def _items(trial: Found) -> Iterator[_Item]:
+    """Everything the trial asked about."""
     for share in trial.shares:
         for line in jsonl.lines(share.requests):
-            names.add(custom_id.split(jsonl.loads(line.data)["custom_id"]).dataset)
-    return names
+            name = custom_id.split(jsonl.loads(line.data)["custom_id"])
+            yield _Item(name.dataset, name.item_id, name.type)
 
 
 # --- trials ----------------------------------------------------------------------------------------

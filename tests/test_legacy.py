@@ -36,7 +36,7 @@ from pipeline import disk, jsonl, ledger, session
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
-from pipeline.errors import DiskTrouble, FutureVersion, Refused
+from pipeline.errors import ConfigError, DiskTrouble, FutureVersion, Refused
 from pipeline.paths import RunPaths
 
 AGES = (0, 1, 2, 3)
@@ -411,6 +411,34 @@ def test_a_damaged_manifest_is_kept_and_rebuilt_from_what_lies_there(lab: Lab, a
     document = lab.manifest(slug)
     assert document["jobs"]["t0_control"][0] == folder.job(folder.names[0])
     assert set(ending.verbs.values()) == {"skip"}
+    assert lab.jobs_created() == 0
+
+
+def test_what_a_lost_record_may_have_named_is_not_submitted(lab: Lab) -> None:
+    """The manifest is the only place that named the job of this part; torn, it may have named it."""
+    folder = lab.folder(1)
+    name = folder.names[-1]
+    empty_of_answers(folder, name)
+    (folder.results / f"{name}_OUTPUT_DATASET_ID.txt").unlink()
+    folder.manifest.write_bytes(folder.manifest.read_bytes()[:40])
+    resource = {"name": folder.job(folder.names[0]), "model": MODEL}
+    (folder.results / f"{folder.names[0]}_job.json").write_text(json.dumps(resource))
+    ending = lab.resume("prepare", "build", "submit", "download")
+    assert "requeue=auto" in str(ending.errors["download"])
+    assert lab.jobs_created() == 0
+
+
+def test_a_model_nobody_can_name_is_asked_for(lab: Lab) -> None:
+    folder = lab.folder(2)
+    never = folder.names[1]
+    empty_of_answers(folder, never)
+    (folder.results / f"{never}_OUTPUT_DATASET_ID.txt").unlink()
+    jobs = {**folder.document()["jobs"], "t0_control": [folder.job(folder.names[0]), None]}
+    trial = {**folder.document()["trial"], "model_id": "unknown"}
+    folder.write_manifest(trial=trial, jobs=jobs, job_status={})
+    with pytest.raises(ConfigError, match="which model") as error:
+        lab.resume()
+    assert "experiment.yaml" in str(error.value)
     assert lab.jobs_created() == 0
 
 
