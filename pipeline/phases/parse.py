@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import lru_cache
 from typing import Any
 
@@ -181,18 +181,17 @@ def _header(columns: Sequence[str]) -> bytes:
 
 def _mismatch(paths: TrialPaths, index: Index) -> ContractBroken:
     """The error that names what differs between the combined results and what build asked for."""
-    found = Counter(jsonl.loads(line.data).get("custom_id") for line in jsonl.lines(paths.combined))
+    found = Counter(map(_name, jsonl.lines(paths.combined)))
     asked: set[str] = set()
-    for part in index.parts:
-        asked.update(jsonl.loads(line.data)["custom_id"] for line in jsonl.lines(paths.part_requests(part.part)))
-    said = [f"{sum(found.values()):,} rows with {len(found):,} unique custom_ids, {len(asked):,} were asked for"]
-    for what, names in (
-        ("missing", asked - found.keys()),
-        ("foreign", found.keys() - asked),
-        ("doubled", {name for name, count in found.items() if count > 1}),
-    ):
-        if names:
-            said.append(f"{len(names):,} {what}, e.g. {', '.join(sorted(map(str, names))[:_EXAMPLES])}")
+    said = [f"{sum(found.values()):,} rows with {len(found):,} unique custom_ids, {index.rows:,} were asked for"]
+    try:
+        for part in index.parts:
+            asked.update(map(_name, jsonl.lines(paths.part_requests(part.part))))
+    except FileNotFoundError:
+        said.append(f"the requests of {part.part} are gone, so what is missing or foreign cannot be named")
+    else:
+        said += _some("missing", asked - found.keys()) + _some("foreign", found.keys() - asked)
+    said += _some("doubled", {name for name, count in found.items() if count > 1})
     if len(said) == 1:
         said.append("the same ids stand there in another order")
     return ContractBroken(
@@ -201,3 +200,16 @@ def _mismatch(paths: TrialPaths, index: Index) -> ContractBroken:
         kept="No CSV was written.",
         hint="doit forget download && doit rebuilds the combined file from the parts",
     )
+
+
+def _some(what: str, names: Set[str]) -> list[str]:
+    return [f"{len(names):,} {what}, e.g. {', '.join(sorted(names)[:_EXAMPLES])}"] if names else []
+
+
+def _name(line: jsonl.Line) -> str:
+    """The custom_id in *line*; of a line that has none, what to call it in a message."""
+    try:
+        name = jsonl.loads(line.data)["custom_id"]
+    except (jsonl.BadJson, KeyError, TypeError):
+        name = None
+    return name if isinstance(name, str) else f"(line {line.number}, without an id)"
