@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ class Options:
     wait: bool = True
     requeue: str | None = None  # overrides queue.requeue of the config
     poll_seconds: float = 30.0
-    trials: tuple[str, ...] = ()  # drive these only; all when empty
+    trials: tuple[str, ...] = ()  # submit these only; jobs of the others are looked after all the same
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Context:
             self._provider = provider
         return self._provider
 
-    def ledgers(self, but: Collection[str] = ()) -> Iterator[tuple[str, str, Ledger]]:
-        """(trial, part, ledger) of everything this run ever submitted, except of the trials named in *but*."""
-        for slug in [slug for slug in self.workspace.trials if slug not in but]:
+    def ledgers(self) -> Iterator[tuple[str, str, Ledger]]:
+        """(trial, part, ledger) of everything this run ever submitted, whichever trials are chosen now."""
+        for slug in self.workspace.trials:
             for path in sorted(self.workspace.trial_paths(slug).results.glob("*/ledger.jsonl")):
                 yield slug, path.parent.name, self.workspace.ledger(slug, path.parent.name)

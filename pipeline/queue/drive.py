@@ -47,7 +47,6 @@ class Queue:
     # What the pass at hand has met.
     _unanswered: int = 0
     _quota_full: bool = False
-    _held_elsewhere: int = 0
     _over_budget: BudgetExceeded | None = None
     _committed: list[float | None] | None = None
 
@@ -98,15 +97,13 @@ class Queue:
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, None, None
-        driven = {slug for slug, _ in self._works}
-        self._held_elsewhere = sum(book.open for _, _, book in self._context.ledgers(but=driven))
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
         try:
             for work in todo:
                 self._guarded(work, work.advance)
             for work in todo:
-                if not work.owing or work.error is not None:
+                if not (work.owing and work.error is None and self._may_submit(work)):
                     continue
                 if self._slots_free() <= 0:
                     work.waiting_for = "a free slot"
@@ -176,7 +173,7 @@ class Queue:
 
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
-        for slug in self.options.trials or self.workspace.trials:
+        for slug in self.workspace.trials:
             index = self.workspace.index(slug)
             decision = done.decide("build", self.workspace, slug)
             if index is not None and not isinstance(decision, done.Refuse):
@@ -187,18 +184,21 @@ class Queue:
                 raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
 
     def _announce_spending(self) -> None:
-        """Once per process, before the first new submission: what all parts without an intent may cost."""
+        """Once per process, before the first new submission: what all chosen parts without an intent may cost."""
         if self._announced:
             return
         self._announced = True
         planned = Planned()
         for work in self._works.values():
-            if work.files.root.is_dir() and any(work.files.root.iterdir()):
-                continue  # submitted before, or its raw files are here
+            if not self._may_submit(work) or (work.files.root.is_dir() and any(work.files.root.iterdir())):
+                continue  # not chosen; or submitted before, or its raw files are here
             price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
             planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
         if planned.parts:
             self.hands.allow_spending(planned)
+
+    def _may_submit(self, work: Work) -> bool:
+        return not self.options.trials or work.paths.slug in self.options.trials
 
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
@@ -214,9 +214,8 @@ class Queue:
         self._committed.append(planned)
 
     def _slots_free(self) -> int:
-        """Slots that are free in the whole run, also in trials that are not driven now."""
         limit: int = self.workspace.config["queue"]["max_concurrent_jobs"]
-        return limit - self._held_elsewhere - sum(work.in_flight for work in self._works.values())
+        return limit - sum(work.in_flight for work in self._works.values())
 
     def _progress(self, works: list[Work], word: str, reached: int) -> Progress:
         done_rows = [

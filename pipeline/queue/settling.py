@@ -37,10 +37,11 @@ class Settling:
 
     # --- what is here ----------------------------------------------------------------------------
 
-    def in_place(self) -> bool:
-        """Whether results.jsonl is what the manifest recorded; without a record, whether it answers every row.
+    def in_place(self, book: Ledger) -> bool:
+        """Whether results.jsonl is what the manifest recorded, or else holds exactly the part's rows.
 
-        Where rows have no answer and no record says that this was the end, the attempts are judged anew.
+        Where rows have no answer, and no record says that this was the end, the attempts in the ledger
+        are judged anew.
         """
         recorded = self.context.workspace.manifest(self.paths.slug).stage("downloaded")
         entries = {entry["job_key"]: entry for entry in recorded.artifacts.get("parts", [])}
@@ -49,7 +50,8 @@ class Settling:
             return False
         if sha256:
             return bool(self.context.workspace.fingerprints.sha256(self.files.results) == sha256)
-        return merge.verify(self.files.results, self.part) == self.part.rows
+        answered = merge.verify(self.files.results, self.part)
+        return answered == self.part.rows or (answered is not None and not book.attempts)
 
     def ids(self) -> list[str]:
         """The part's ids, in request order."""

@@ -77,8 +77,8 @@ class Work:
         """Take every step that needs no new money: ask about unclear intents, poll, collect, settle."""
         self.waiting_for = ""
         self.owing = False
-        self.settled = self.settling.in_place()
         book = self.book
+        self.settled = self.settling.in_place(book)
         self.in_flight = book.open and not self.settled
         if self.settled:
             return
