@@ -8,6 +8,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from pipeline.emulator.config import Config as EmulatorConfig
 from pipeline.emulator.server import Emulator
 from pipeline.errors import TrialmakeError
 from pipeline.identity import of_phase
-from pipeline.paths import RunPaths
+from pipeline.paths import PartPaths, RunPaths
 from pipeline.phases.build import build
 from pipeline.phases.download import download
 from pipeline.phases.prepare import prepare
@@ -113,6 +114,8 @@ class Lab:
         self.endpoint = f"emulator:{self.emulator.store_id}"
         self.key = KEY
         self.account = "emulator"
+        self.poll = POLL
+        self.read_timeout = 10.0
         self.before: Callable[[str], None] = lambda _what: None  # called at every boundary
 
     def __enter__(self) -> "Lab":
@@ -125,11 +128,16 @@ class Lab:
 
     def change(self, **settings: Any) -> None:
         """Edit the run's frozen config: `queue={"max_attempts": 1}`."""
-        document = jsonl.loads(disk.read_bytes(self.run.record))["config"]
+        document = dict(config.read_frozen(self.run.config, base=self.folder).values)
         for key, value in settings.items():
             document[key] = {**document[key], **value} if isinstance(value, Mapping) else value
         checked = config.check(document, base=self.folder, where="test")
         disk.write_bytes(self.run.config, config.frozen_text(checked))
+
+    def rebuild(self, **settings: Any) -> None:
+        """Change the config and build its parts over those there are, submitted or not."""
+        self.change(**settings)
+        _build(self.run)
 
     # --- one invocation ---------------------------------------------------------------------------
 
@@ -164,16 +172,16 @@ class Lab:
             sleep=self.sleep,
             now=lambda: datetime.fromtimestamp(self.now(), UTC),
         )
-        return Queue(opened, hands, Options(**{"poll_seconds": POLL, **options}))
+        return Queue(opened, hands, Options(**{"poll_seconds": self.poll, **options}))
 
-    def client(self, **options: Any) -> Fireworks:
+    def client(self) -> Fireworks:
         """A client whose every pause moves the clock."""
         return Fireworks(
             self.emulator.url,
             Secret(self.key),
             self.account,
             endpoint=self.endpoint,
-            pace=Pace(clock=self._tick, sleep=self.sleep, random=lambda: 0.5, **options),
+            pace=Pace(clock=self._tick, sleep=self.sleep, random=lambda: 0.5, read_timeout=self.read_timeout),
             ready_seconds=120.0,
         )
 
@@ -215,6 +223,28 @@ class Lab:
             *self.run.root.glob("*/results/results_combined.jsonl"),
         ]
         return {path.relative_to(self.run.root).as_posix(): path.read_bytes() for path in sorted(found)}
+
+    def _part(self, name: str) -> PartPaths:
+        slug, part = name.split("/")
+        return self.run.trial(slug).part(part)
+
+    def asked(self, name: str, number: int) -> list[str]:
+        """The ids that attempt *number* of the part `trial/part` asked for."""
+        slug, part = name.split("/")
+        trial = self.run.trial(slug)
+        path = trial.part_requests(part) if number == 1 else trial.part(part).attempt_requests(number)
+        return [jsonl.loads(line.data)["custom_id"] for line in jsonl.lines(path)]
+
+    def raw(self, name: str, number: int) -> list[dict[str, Any]]:
+        """The rows that attempt *number* of the part `trial/part` brought as successes."""
+        return [jsonl.loads(line.data) for line in jsonl.lines(self._part(name).success_rows(number))]
+
+    def touched(self) -> dict[str, int]:
+        """Row fault -> how many rows it hit."""
+        total: Counter[str] = Counter()
+        for job in history.jobs(self.store):
+            total.update(job.touched)
+        return dict(total)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows of all combined results."""
@@ -280,15 +310,19 @@ def _template(layout: Layout) -> Path:
     checked = config.check(document, base=folder, where="test")
     run = RunPaths.of("lab", folder / "experiments")
     workspace.create(run, checked, "2026-01-01T00:00:00+00:00")
-    opened = _opened(run)
     prepare(run, checked)
+    _build(run)
+    return run.root
+
+
+def _build(run: RunPaths) -> None:
+    opened = _opened(run)
     inputs = {
         path.relative_to(run.root).as_posix(): disk.sha256_of(path)[0] for path in (run.closed_book, run.open_book)
     }
     for slug, trial in opened.trials.items():
         settings = of_phase("build", opened.config, trial)
         build(run, opened.trial_paths(slug), opened.config, trial, settings=settings, inputs=inputs, submitted={})
-    return run.root
 
 
 @lru_cache

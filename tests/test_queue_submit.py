@@ -1,0 +1,618 @@
+"""Submitting: one job per part and attempt, whatever is lost, late, taken, full or refused on the way.
+
+If one of these failed, a batch would be paid twice, or never be submitted at all.
+"""
+
+import itertools
+
+import pytest
+from emulator_kit import Api
+from queue_kit import (
+    CREATE_DATASET,
+    CREATE_JOB,
+    JOB,
+    SMALL,
+    TWO_TRIALS,
+    UPLOAD,
+    Crash,
+    Lab,
+    golden,
+    lines,
+    part_of,
+)
+
+from pipeline import ledger
+from pipeline.emulator import history
+from pipeline.errors import (
+    EXIT_BUDGET,
+    EXIT_NOT_READY,
+    AuthError,
+    BudgetExceeded,
+    NotReady,
+    ProviderError,
+    Refused,
+    Stopped,
+    Unreachable,
+)
+from pipeline.queue import attempts
+
+CONTROL = "m-p/t0_control_p01"
+PRICED = {"models": {"m": {"input_per_mtok": 10.0, "output_per_mtok": 40.0}}}
+CREATES = {"dataset": CREATE_DATASET, "upload": UPLOAD, "job": CREATE_JOB}
+LOST = {
+    "before": {"reset": True},
+    "after": {"reset": True, "commit": True},
+    "bad gateway before": {"respond": "html_502"},
+    "bad gateway after": {"respond": "html_502", "commit": True},
+    "page instead of an answer": {"respond": "html_200", "commit": True},
+}
+
+
+# --- replies that are lost, late, repeated -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("create", CREATES)
+def test_a_lost_reply_to_a_create_costs_nothing(create, how, times):
+    with Lab(SMALL, {"call": {**CREATES[create], "times": times}, "do": LOST[how]}) as lab:
+        assert lab.go().done
+        found_at_once = LOST[how].get("commit") and create != "upload"  # then there is nothing to repeat
+        assert lab.fired() == [min(times, 2) if found_at_once else times]
+        lab.check()
+
+
+@pytest.mark.parametrize("create", CREATES)
+def test_a_reply_that_comes_too_late_costs_nothing(create):
+    with Lab(SMALL, {"call": {**CREATES[create], "times": 1}, "do": {"delay": 0.6}}) as lab:
+        lab.read_timeout = 0.2
+        assert lab.go().done
+        assert lab.fired() == [1]
+        lab.check()
+
+
+@pytest.mark.parametrize("again", ["conflict", "the old object"])
+@pytest.mark.parametrize("create", ["dataset", "job"])
+def test_a_create_that_arrives_twice_ends_well_with_both_answers(create, again):
+    """The reply is lost and the service does not find the object at first: so it is created once more."""
+    kind = {"dataset": "datasets", "job": JOB}[create]
+    rules = [
+        {"call": {**CREATES[create], "times": 1}, "do": {"reset": True, "commit": True}},
+        {
+            "call": {"method": "GET", "path": f"{kind}/[^:]*-a1-[^:]*$", "skip": 1, "times": 1},
+            "do": {"respond": "not_found"},
+        },
+    ]
+    if create == "dataset":
+        rules[1]["call"]["skip"] = 0
+    if again == "the old object":
+        rules.append({"call": {**CREATES[create], "skip": 1, "times": 1}, "do": {"duplicate": "return"}})
+    with Lab(SMALL, *rules) as lab:
+        assert lab.go().done
+        assert lab.fired()[:2] == [1, 1]
+        first = lab.calls("POST", f"/{kind}")[:2]
+        assert first[1]["status"] == (409 if again == "conflict" else 200)
+        lab.check()
+
+
+@pytest.mark.parametrize("create", CREATES)
+def test_a_provider_that_stays_away_is_waited_for_then_left_and_found_again(create):
+    with Lab(SMALL, {"call": {**CREATES[create], "times": None}, "do": {"respond": "unavailable"}}) as lab:
+        ending = lab.go()
+        assert isinstance(ending.error, Unreachable)
+        assert ending.error.exit_code == EXIT_NOT_READY
+        assert "given up after" in str(ending.error)
+        assert 5 < lab.fired()[0] < 200
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Retry-After": "2"}, {"retry-after-ms": "1500"}, {}], ids=["seconds", "milliseconds", "none"]
+)
+def test_being_told_to_slow_down_is_obeyed(headers):
+    answer = {"status": 429, "headers": headers, "json": {"code": 8, "message": "rate limit"}}
+    with Lab(SMALL, {"call": {"method": "POST", "times": 3}, "do": {"respond": answer}}) as lab:
+        before = lab.now()
+        assert lab.go("submit").done
+        assert lab.fired() == [3]
+        assert lab.now() - before >= 4.5 if headers else 0.5
+        lab.sleep(600)
+        assert lab.go().done
+        lab.check()
+
+
+# --- ids that are taken -----------------------------------------------------------------------------
+
+
+def ids(lab, condition="control", attempt=1):
+    """The ids that the part of *condition* will use; the same for its other attempts with the same rows."""
+    folder = part_of(lab, condition) if list(lab.run.root.glob("*/results/t*")) else None
+    name = folder.name if folder else f"t0_{condition}_p01"
+    requests = lab.run.root / "m-p" / "batch_inputs" / f"{name}.jsonl"
+    digest = attempts.hashlib.sha256(requests.read_bytes()).hexdigest()
+    return attempts.job_id("lab", "m-p", name, attempt, digest, "accounts/fireworks/models/m")
+
+
+def test_a_job_that_is_ours_already_is_adopted():
+    """Another copy of this run, or this one before its ledger was lost, submitted the very same requests."""
+    with Lab() as lab:
+        assert lab.go().done
+        for path in lab.run.root.glob("*/results/*"):
+            attempts.disk.remove_folder(path) if path.is_dir() else path.unlink()
+        ending = lab.go()
+        assert ending.done
+        assert sum("adopted tm-lab-" in line for line in ending.said) == 2
+        lab.check()
+
+
+def test_a_job_of_the_same_id_with_other_input_is_left_alone_and_a_new_attempt_made():
+    with Lab() as lab, Api(lab.emulator.url) as api:
+        job = ids(lab)
+        api.dataset("other-in", [{"custom_id": "x", "body": {"messages": [{"role": "user", "content": "?"}]}}])
+        assert api.create_job(job, "other-in", "other-out").status_code == 200
+        ending = lab.go()
+        assert ending.done
+        assert any("is there already and reads dataset other-in" in line for line in ending.said)
+        assert [attempt.state for attempt in lab.ledgers()[CONTROL].attempts] == ["ID_TAKEN", "COMPLETED"]
+        lab.check(jobs=3)
+
+
+@pytest.mark.parametrize("taken", ["in", "out"])
+def test_a_dataset_of_the_same_id_with_other_content_is_left_alone_and_a_new_attempt_made(taken):
+    with Lab() as lab, Api(lab.emulator.url) as api:
+        name = f"{ids(lab)}-{taken}"
+        rows = [{"custom_id": f"x{n}", "body": {"messages": [{"role": "user", "content": "?"}]}} for n in range(5)]
+        api.dataset(name, rows)
+        ending = lab.go()
+        assert ending.done
+        assert any(f"dataset {name} is there already" in line for line in ending.said)
+        assert [attempt.number for attempt in lab.ledgers()[CONTROL].attempts] == [1, 2]
+        assert api.get(f"/datasets/{name}").json()["exampleCount"] == "5"
+        lab.check()
+
+
+def test_a_part_whose_ids_are_always_taken_is_an_error_not_missing_rows():
+    with Lab(queue={"max_attempts": 2}) as lab, Api(lab.emulator.url) as api:
+        for number in (1, 2):
+            assert api.create_dataset(f"{ids(lab, attempt=number)}-in", 7).status_code == 200
+        ending = lab.go()
+        assert isinstance(ending.error, Refused)
+        assert "t0_control_p01 could not be submitted: something else has the ids of each attempt" in str(ending.error)
+        assert "orphans lab" in str(ending.error)
+        assert len(lab.jobs()) == 1
+
+
+def test_our_job_under_another_name_of_the_model_is_for_a_person_to_judge():
+    rename = {"call": {"method": "GET", "path": f"{JOB}/"}, "do": {"edit": {"set": {"model": "accounts/x/models/y"}}}}
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": 1}, "do": {"reset": True, "commit": True}}) as lab:
+        lab.fault({**rename, "call": {**rename["call"], "skip": 1, "times": None}})
+        ending = lab.go("submit")
+        assert isinstance(ending.error, Refused)
+        assert "with model accounts/x/models/y, not accounts/fireworks/models/m" in str(ending.error)
+        assert len(lab.jobs()) == 2
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+# --- quota, slots, data sets that do not get ready -----------------------------------------------------
+
+
+def running_at_once(lab):
+    """The most jobs that ran at one moment, by the emulator's own times."""
+    spans = [(job.created_at, job.finished_at) for job in history.jobs(lab.store)]
+    return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+
+
+def test_a_full_quota_is_waited_for_and_costs_no_more_than_one_upload_in_advance():
+    with Lab(TWO_TRIALS, emulator={"quota": 2}) as lab:
+        ending = lab.go()
+        assert ending.done
+        assert any("quota" in " ".join(shown.waiting_for) for shown in ending.shown if shown)
+        refused = [call["seq"] for call in lab.calls("POST", JOB) if call["status"] == 400]
+        assert refused
+        uploads = [call["seq"] for call in lab.calls("POST", ":upload")]
+        assert sum(seq < refused[0] for seq in uploads) == 3
+        assert running_at_once(lab) == 2
+        lab.check()
+
+
+def test_a_quota_that_others_use_up_is_waited_for():
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": 9}, "do": {"respond": "quota_full"}}) as lab:
+        assert lab.go().done
+        assert lab.fired() == [9]
+        lab.check()
+
+
+def test_a_full_quota_does_not_hold_up_wait_0():
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": None}, "do": {"respond": "quota_full"}}) as lab:
+        ending = lab.go(wait=False)
+        assert isinstance(ending.error, NotReady)
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_slots_are_shared_by_all_trials_and_given_to_whichever_needs_them(limit):
+    with Lab(TWO_TRIALS, queue={"max_concurrent_jobs": limit}) as lab:
+        ending = lab.go("submit", trials=("m-p", "n-p"))
+        assert ending.done
+        assert running_at_once(lab) == limit
+        # While the first trial's parts are waited for, the other's are collected and take free slots.
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_trial_that_is_not_chosen_keeps_its_slots_until_its_jobs_end_and_submits_nothing():
+    with Lab(TWO_TRIALS, queue={"max_concurrent_jobs": 3}) as lab:
+        lab.go("submit", trials=("m-p",), wait=False)
+        assert len(lab.jobs()) == 3
+        ending = lab.go(trials=("n-p",))
+        assert ending.done
+        assert "a free slot" in ending.shown[0].waiting_for
+        assert running_at_once(lab) == 3
+        assert len(lab.jobs()) == 3 + 4
+        assert lab.go().done
+        lab.check()
+
+
+def test_jobs_that_never_end_do_not_make_the_others_wait_for_ever():
+    """The stuck job holds the only slot: that is said, instead of waiting for it without an end."""
+    stuck = {"job": {"times": 1}, "do": {"stuck": {"in": "PENDING"}}}
+    with Lab(TWO_TRIALS, stuck, queue={"max_concurrent_jobs": 1, "job_deadline_hours": 30}) as lab:
+        lab.poll = 3600.0
+        ending = lab.go()
+        assert set(ending.errors) == {("submit", "m-p"), ("submit", "n-p")}
+        assert all("has been PENDING since" in str(error) for error in ending.errors.values())
+        assert len(lab.jobs()) == 1
+
+
+def test_a_dataset_that_does_not_get_ready_is_told_and_found_again_later():
+    stuck = {"dataset": {"id": "-in$", "times": 1}, "do": {"stuck": {"seconds": 7200}}}
+    with Lab(SMALL, stuck) as lab:
+        ending = lab.go("submit")
+        assert isinstance(ending.error, NotReady)
+        assert "is still UPLOADING, 120 s after its upload" in str(ending.error)
+        assert len(lab.jobs()) == 1  # the other part went on
+        lab.sleep(7200)
+        assert lab.go().done
+        lab.check()
+
+
+# --- whose run, which requests ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["account", "endpoint"])
+def test_a_run_is_not_continued_with_another_account_or_endpoint(other):
+    """Not even its parts that were never submitted: the run would be spread over two accounts."""
+    with Lab(queue={"max_concurrent_jobs": 1}) as lab:
+        lab.go("submit", wait=False)
+        assert len(lab.jobs()) == 1
+        right, calls = getattr(lab, other), len(lab.calls())
+        setattr(lab, other, "another")
+        ending = lab.go(wait=False)
+        assert isinstance(ending.error, Refused)
+        assert "but this run now talks to account" in str(ending.error)
+        assert len(lab.calls()) == calls
+        assert len(lab.ledgers()) == 1
+        setattr(lab, other, right)
+        assert lab.go().done
+        lab.check()
+
+
+def test_requests_edited_before_their_submission_are_not_sent():
+    with Lab() as lab:
+        (path,) = lab.run.root.glob("*/batch_inputs/t0_control*.jsonl")
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"discovered", b"invented  ", 1))
+        ending = lab.go()
+        assert isinstance(ending.error, Refused)
+        assert "t0_control_p01.jsonl is not what its attempt was recorded with" in str(ending.error)
+        assert CONTROL not in lab.ledgers()
+        path.write_bytes(whole)
+        assert lab.go().done
+        lab.check()
+
+
+def test_requests_edited_between_intent_and_job_are_not_sent():
+    with Lab(SMALL, {"call": {**CREATE_DATASET, "times": None}, "do": {"respond": "unavailable"}}) as lab:
+        lab.go("submit", wait=False)
+        (path,) = lab.run.root.glob("*/batch_inputs/t0_control*.jsonl")
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"discovered", b"invented  ", 1))
+        lab.heal()
+        ending = lab.go("submit")
+        assert isinstance(ending.error, Refused)
+        assert len(lab.jobs()) == 1
+        path.write_bytes(whole)
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_run_whose_parts_are_not_those_it_submitted_is_refused():
+    with Lab() as lab:
+        assert lab.go("submit").done
+        lab.rebuild(decoding={"max_tokens": 99})
+        ending = lab.go()
+        assert isinstance(ending.error, Refused)
+        assert "are not those that were submitted as tm-lab-" in str(ending.error)
+        assert len(lab.jobs()) == 2
+
+
+# --- money -------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_of_all_parts_of_all_trials_is_shown_once_before_anything_is_sent():
+    prices = {"models": dict.fromkeys("mn", PRICED["models"]["m"])}
+    with Lab(TWO_TRIALS, prices=prices) as lab:
+        calls = []
+        ending = lab.go(confirm=lambda planned: calls.append((planned, len(lab.calls()))))
+        assert ending.done
+        ((planned, calls_before),) = calls
+        assert calls_before == 0
+        assert (planned.parts, planned.estimate.rows) == (8, 16)
+        low, expected, high = planned.usd
+        assert 0 < low < expected < high
+        assert planned.cost == f"for about ${expected:.4f} (${low:.4f} to at most ${high:.4f})"
+        estimated = [attempt["estimate"]["usd"] for part in lab.attempts() for attempt in part["attempts"]]
+        assert sum(estimated) == pytest.approx(high)
+
+
+def test_a_refusal_to_spend_sends_nothing():
+    def refuse(_planned):
+        raise Refused("not confirmed.")
+
+    with Lab() as lab:
+        assert str(lab.go(confirm=refuse).error) == "not confirmed."
+        assert lab.calls() == []
+        assert not list(lab.run.root.glob("*/results"))
+
+
+def test_what_is_under_way_is_not_announced_again():
+    with Lab(queue={"max_concurrent_jobs": 1}) as lab:
+        lab.go("submit", wait=False)
+        ending = lab.go()
+        assert [planned.parts for planned in ending.asked] == [1]
+        assert lab.go().asked == []
+
+
+def high(lab):
+    """What one part may cost at most."""
+    (attempt,) = {book.last.estimate["usd"] for book in lab.ledgers().values()}
+    return attempt
+
+
+def test_the_budget_is_a_hard_stop_and_what_runs_is_still_collected():
+    prices = {"models": dict.fromkeys("mn", PRICED["models"]["m"])}
+    with Lab(TWO_TRIALS, prices=prices) as lab:
+        lab.go("submit", trials=("m-p",), wait=False)
+        most = max(book.last.estimate["usd"] for book in lab.ledgers().values())
+    with Lab(TWO_TRIALS, prices=prices, budget={"max_usd": 2.5 * most}) as lab:
+        ending = lab.go()
+        assert isinstance(ending.error, BudgetExceeded)
+        assert ending.error.exit_code == EXIT_BUDGET
+        assert "passes budget.max_usd" in str(ending.error)
+        sent = len(lab.jobs())
+        assert 2 <= sent < 8
+        assert all(book.last.collected for book in lab.ledgers().values())
+        spent = sum(
+            job.counts.input_tokens * 5e-6 + job.counts.output_tokens * 20e-6 for job in history.jobs(lab.store)
+        )
+        assert spent < 2.5 * most
+        lab.change(budget={"max_usd": 100.0})
+        assert lab.go().done
+        lab.check()
+
+
+def test_room_that_ended_jobs_leave_in_the_budget_is_used():
+    """An estimate is the most a part may cost. What it really cost counts once its job has ended."""
+    with Lab(prices=PRICED) as lab:
+        lab.go("submit", wait=False)
+        each = max(book.last.estimate["usd"] for book in lab.ledgers().values())
+    with Lab(prices=PRICED, budget={"max_usd": 1.6 * each}) as lab:
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert any("room in the budget" in shown.waiting_for for shown in ending.shown if shown)
+        assert running_at_once(lab) == 1
+        lab.check()
+
+
+def test_the_budget_counts_trials_that_are_not_driven_now():
+    prices = {"models": dict.fromkeys("mn", PRICED["models"]["m"])}
+    with Lab(TWO_TRIALS, prices=prices) as lab:
+        assert lab.go("submit", trials=("m-p",)).done
+        committed = sum(book.last.estimate["usd"] for book in lab.ledgers().values())
+        lab.change(budget={"max_usd": committed / 50})
+        ending = lab.go("submit", trials=("n-p",))
+        assert isinstance(ending.error, BudgetExceeded)
+        assert len(lab.jobs()) == 4
+
+
+def test_without_a_price_a_budget_cannot_be_kept():
+    with Lab(budget={"max_usd": 100.0}) as lab:
+        ending = lab.go()
+        assert ending.error.exit_code == EXIT_BUDGET
+        assert "the price of its model is not known" in str(ending.error)
+        assert ending.asked[0].usd is None
+        assert ending.asked[0].cost == "at an unknown price"
+        assert lab.jobs() == []
+
+
+def test_new_attempts_are_within_the_budget_too():
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires, prices=PRICED) as lab:
+        assert lab.go("submit").done
+        committed = sum(book.last.estimate["usd"] for book in lab.ledgers().values())
+        lab.change(budget={"max_usd": committed / 20})
+        ending = lab.go()
+        assert isinstance(ending.error, BudgetExceeded)
+        assert len(lab.jobs()) == 2
+        assert all(book.last.collected for book in lab.ledgers().values())
+        lab.change(budget={"max_usd": 1.0})
+        assert lab.go().done
+        lab.check(jobs=4)
+
+
+# --- stopping and going on ------------------------------------------------------------------------------------
+
+
+def test_wait_0_looks_once_and_loses_nothing():
+    with Lab() as lab:
+        first = lab.go(wait=False)
+        assert isinstance(first.error, NotReady)
+        assert first.error.exit_code == EXIT_NOT_READY
+        assert "2 of 2 parts of m-p are not finished yet" in str(first.error)
+        assert len(lab.jobs()) == 2
+        assert not lab.go(wait=False).done
+        lab.sleep(600)
+        assert lab.go(wait=False).done
+        lab.check()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8, 13])
+def test_a_stop_request_is_obeyed_at_each_moment_and_loses_nothing(after):
+    looks = itertools.count()
+
+    def check_stop():
+        if next(looks) >= after:
+            raise Stopped("STOP_REQUESTED was found.")
+
+    with Lab() as lab:
+        ending = lab.go(check_stop=check_stop)
+        assert isinstance(ending.error, Stopped)
+        sent = len(lab.jobs())
+        assert sent <= after
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize("after", [0, 3, 4, 5, 9, 14, 20, 23])
+def test_a_key_that_is_revoked_midway_stops_at_once_and_a_good_one_goes_on(after):
+    with Lab(SMALL, {"call": {"skip": after, "times": None}, "do": {"respond": "key_revoked"}}) as lab:
+        ending = lab.go()
+        assert isinstance(ending.error, AuthError)
+        assert "set a valid key for this account" in str(ending.error)
+        assert lab.fired()[0] <= 2  # one for each phase of the one trial
+        assert not any(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts)
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+def test_the_wrong_key_from_the_start_sends_nothing():
+    with Lab() as lab:
+        lab.key = "wrong"
+        assert isinstance(lab.go().error, AuthError)
+        assert lab.jobs() == []
+        lab.key = "emulator-key"
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_refused_create_says_what_the_provider_said_and_the_other_parts_go_on():
+    refusal = {"status": 400, "json": {"code": 3, "message": "model is not available for batch", "details": []}}
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": 1}, "do": {"respond": refusal}}) as lab:
+        ending = lab.go("submit")
+        assert isinstance(ending.error, ProviderError)
+        assert "model is not available for batch" in str(ending.error)
+        assert "costs nothing" in str(ending.error)
+        assert len(lab.jobs()) == 1
+        assert lab.go().done
+        lab.check()
+
+
+# --- what the ledger is for -----------------------------------------------------------------------------------
+
+
+def test_the_intent_is_on_disk_before_the_first_call():
+    with Lab() as lab:
+        seen = []
+
+        def before(what):
+            if what == "network":
+                seen.append({key: book.last.accepted for key, book in lab.ledgers().items()})
+                raise Crash
+
+        lab.before = before
+        with pytest.raises(Crash):
+            lab.go()
+        assert seen == [{CONTROL: False}]
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn", "first line edited", "emptied"])
+@pytest.mark.parametrize("raw", ["here", "lost"])
+def test_a_ledger_that_is_damaged_is_made_up_from_what_the_provider_says(damage, raw):
+    with Lab() as lab:
+        assert lab.go().done
+        folder = part_of(lab, "control")
+        (folder / "results.jsonl").unlink()
+        book = folder / "ledger.jsonl"
+        data = book.read_bytes()
+        match damage:
+            case "lost":
+                book.unlink()
+            case "torn":
+                book.write_bytes(data[: len(lines(book)[0]) + 20])
+            case "first line edited":
+                book.write_bytes(data.replace(b"tm-lab", b"tm-bal", 1))
+            case "emptied":
+                book.write_bytes(b"")
+        if raw == "lost":
+            attempts.disk.remove_folder(folder / "a1")
+        assert lab.go().done
+        assert lab.artifacts() == golden(SMALL)
+        assert len(lab.jobs()) == 2
+        if raw == "lost":  # else nobody had to be asked
+            lab.check()
+
+
+def test_damaged_lines_are_named():
+    with Lab() as lab:
+        assert lab.go("submit").done
+        book = part_of(lab, "control") / "ledger.jsonl"
+        book.write_bytes(book.read_bytes().replace(b'"accepted"', b'"accepteD"'))
+        ending = lab.go()
+        assert ending.done
+        told = [line for line in ending.said if "damaged or torn" in line]
+        assert told == [f"{CONTROL}: ledger.jsonl: damaged or torn line 2; what it said is asked for by its id"]
+        lab.check()
+
+
+@pytest.mark.parametrize("missing", ["intent", "accepted", "ended", "collected"])
+def test_an_earlier_attempt_is_not_forgotten_when_a_line_of_it_is_damaged(missing):
+    """History: with the first intent damaged, all rows of attempt 1 were asked for a third time."""
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires) as lab:
+        assert lab.go().done
+        folder = part_of(lab, "control")
+        (folder / "results.jsonl").unlink()
+        book = folder / "ledger.jsonl"
+        (number,) = [
+            n
+            for n, line in enumerate(lines(book))
+            if b'"attempt":1' in line and f'"event":"{missing}"'.encode() in line
+        ]
+        kept = [line if n != number else line.replace(b'"at":"2', b'"at":"3') for n, line in enumerate(lines(book))]
+        book.write_bytes(b"".join(kept))
+        assert ledger.read(book).damaged
+        with Api(lab.emulator.url) as api:  # and the provider forgot it in the meantime
+            assert api.delete(f"/{JOB}/{lab.jobs()[0]}").status_code == 200
+        lab.sleep(60)
+        assert lab.go().done
+        lab.check(jobs=4)
+
+
+def test_requests_of_a_later_attempt_that_are_gone_are_written_anew():
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires) as lab:
+        lab.go("submit")
+        lab.sleep(600)
+        lab.go("download", wait=False)
+        assert len(lab.jobs()) == 4
+        for path in lab.run.root.glob("*/results/*/a2/requests.jsonl"):
+            path.unlink()
+        assert lab.go().done
+        lab.check(jobs=4)
