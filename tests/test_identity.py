@@ -31,8 +31,8 @@ def prompts(**texts):
 # What an edit of a setting makes stale by itself; phases behind it follow by their inputs.
 USES = [
     ({"name": "other"}, {"report", "index"}),
-    ({"provider": "fireworks"}, {"costs", "report"}),
-    ({"models": [{"id": "lab/large", "alias": "s"}]}, {"build", "costs"}),
+    ({"provider": "fireworks"}, {"costs", "index", "report"}),
+    ({"models": [{"id": "lab/large", "alias": "s"}]}, {"build", "costs", "index"}),
     (prompts(control="c", treatment="other"), {"build", "report"}),
     (prompts(control="c", other="t"), {"build", "report"}),
     ({**prompts(control="c", base="t"), "control": "base"}, {"build", "report", "stats"}),
@@ -55,7 +55,7 @@ USES = [
     ({"prices": {"models": {"another": PRICE}}}, set()),
     ({"prices": {"batch_discount": 0}}, {"costs"}),
     ({"prices": {"cached_discount": 0}}, {"costs"}),
-    ({"scoring": {"extraction": "first_line"}}, {"score"}),
+    ({"scoring": {"extraction": "first_line"}}, {"report", "score"}),
     ({"statistics": {"seed": 1}}, {"stats"}),
     ({"statistics": {"margins": {"em": 0.1}}}, {"stats"}),
     ({"statistics": {"cluster": "title"}}, {"prepare", "stats"}),
