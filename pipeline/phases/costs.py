@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, schema
 from pipeline.cells import unguard
 from pipeline.config import Config, Trial
-from pipeline.errors import DamagedArtifact
+from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.phases.parse import USAGE_COLUMNS
 from pipeline.queue.budget import Price
 
 SCHEMA = "costs.schema"
+_SCORES = ("condition", "item_key", "em", "n_samples", "n_missing")  # the columns read of per_item_scores.csv
+_UNDONE = {
+    "kept": "No costs were written.",
+    "hint": "run the same command again without a selection of phases: the file is repaired first",
+}
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 
 
@@ -30,11 +37,19 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
     """Write `costs.json`. Raises DamagedArtifact when an input is not what its phase wrote."""
     price = Price.of(config, trial)
     totals: dict[str, dict[str, int]] = defaultdict(_empty)
-    for row in _rows(paths.usage):
-        request = custom_id.split(unguard(row["custom_id"]))
-        for key in ("all", f"condition/{request.condition}", f"temp/{request.temp}/{request.condition}"):
-            _count(totals[key], row)
-    attempts = jsonl.read_document(paths.attempts)
+    with _as_written(paths.usage):
+        for row in _rows(paths.usage, USAGE_COLUMNS):
+            request = custom_id.split(unguard(row["custom_id"]))
+            for key in ("all", f"condition/{request.condition}", f"temp/{request.temp}/{request.condition}"):
+                _count(totals[key], row)
+    with _as_written(paths.attempts):
+        history = jsonl.read_document(paths.attempts)
+        parts, attempts = [_part(part, price) for part in history["parts"]], _attempts(history, totals["all"], price)
+        asked = sum(part["rows"] for part in parts)
+    if totals["all"]["rows"] != asked:
+        raise ContractBroken(
+            f"{totals['all']['rows']:,} rows, but {asked:,} were asked for.", where=str(paths.usage), **_UNDONE
+        )
     document = {
         **_money(totals["all"], price),
         "schema_version": FORMATS["costs"],
@@ -51,10 +66,11 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
             }
             for temp in trial.temperatures
         },
-        "parts": [_part(part, price) for part in attempts["parts"]],
-        "attempts": _attempts(attempts, totals["all"], price),
+        "parts": parts,
+        "attempts": attempts,
     }
-    _per_item(document, paths.scores)
+    with _as_written(paths.scores):
+        _per_item(document, paths.scores)
     found = schema.problems(document, SCHEMA)
     if found:
         raise ValueError(f"would write an invalid costs.json: {'; '.join(found)}")  # a bug here, never bad input
@@ -74,12 +90,25 @@ def _empty() -> dict[str, int]:
     return dict.fromkeys((*_TOKENS, "rows", "priced_rows", "unpriced_rows"), 0)
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
-        try:
-            yield from csv.DictReader(stream, strict=True)
-        except csv.Error as error:
-            raise DamagedArtifact(f"is not the CSV that was written ({error}).", where=str(path)) from error
+        rows = csv.DictReader(stream, strict=True)
+        if missing := set(columns) - set(rows.fieldnames or ()):
+            raise LookupError(f"no column {min(missing)}")
+        yield from rows
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """Whatever is wrong inside *path* is damage: its phase wrote something else."""
+    try:
+        yield
+    except (csv.Error, ValueError, LookupError, TypeError) as error:
+        raise DamagedArtifact(
+            f"is not what its phase wrote ({type(error).__name__}: {error}).",
+            where=str(path),
+            **_UNDONE,
+        ) from error
 
 
 def _count(total: dict[str, int], row: Mapping[str, str]) -> None:
@@ -171,7 +200,7 @@ def _per_item(document: dict[str, Any], scores: Path) -> None:
     """Cost per item and per correct answer of each condition: expected correct samples from the scores."""
     items: dict[str, set[str]] = defaultdict(set)
     correct: dict[str, float] = defaultdict(float)
-    for row in _rows(scores):
+    for row in _rows(scores, _SCORES):
         items[row["condition"]].add(row["item_key"])
         if row["em"]:
             correct[row["condition"]] += float(row["em"]) * (int(row["n_samples"]) - int(row["n_missing"]))
