@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import disk
+from pipeline.errors import ContractBroken
 from pipeline.fingerprints import Fingerprints
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
@@ -22,8 +23,15 @@ _LEVEL = 6  # gzip's default; higher costs twice the time for a few percent
 
 
 def archive(run: RunPaths, paths: TrialPaths, index: Index, fingerprints: Fingerprints) -> Outcome:
-    """Write the archive and `SHA256SUMS`; raises FileNotFoundError when a listed artifact is gone."""
+    """Write the archive and `SHA256SUMS`. Raises ContractBroken when a file that belongs into it is not there."""
     files = sorted(_files(run, paths, index), key=lambda path: path.as_posix())
+    if gone := [path.relative_to(run.root).as_posix() for path in files if not path.is_file()]:
+        raise ContractBroken(
+            f"{len(gone)} files that belong into the archive are not there, e.g. {gone[0]}.",
+            where=str(paths.archive),
+            kept="No archive was written.",
+            hint=f"doit resume rid={run.rid} brings them back; then archive again",
+        )
     disk.make_folder(paths.archive_folder)
     with (
         disk.replacing(paths.archive) as target,
