@@ -40,11 +40,10 @@ def standing(work: Workspace, phase: str, slug: str) -> Standing | None:
             old = any(_is_old(work, name, trial) for trial in work.trials for name in ("stats", "costs", "report"))
             return Standing("skip", "the earlier tool's reports stand as they are") if old else None
         case "archive":
-            old = any(_is_old(work, name, slug) for name in _CHAIN)
-            return (
-                Standing("refuse", f"packs this tool's artifacts only: doit resume rid={work.rid} force=all makes them")
-                if old
-                else None
+            if not any(_is_old(work, name, slug) for name in _CHAIN):
+                return None
+            return Standing(
+                "refuse", f"packs this tool's results only: doit resume rid={work.rid} force=all makes them"
             )
         case "build" | "submit":
             return _requests(work, phase, slug)
@@ -52,25 +51,34 @@ def standing(work: Workspace, phase: str, slug: str) -> Standing | None:
             return _result(work, phase, slug)
 
 
+def kept(work: Workspace, slug: str) -> bool:
+    """Whether the trial is the earlier tool's, finished, and wanted as it is: nobody touches it."""
+    return work.record.origin == LEGACY and not _open_phases(work, slug)
+
+
 def _result(work: Workspace, phase: str, slug: str) -> Standing | None:
     old = _names(_stage(work, phase, slug))
-    cause = _unfinished(work, slug)
-    if cause is None:
+    wanting = _open_phases(work, slug)
+    if not wanting:
         if not _is_old(work, phase, slug):  # a download whose files were cleared away after they had been read
             return Standing("skip", "the earlier tool's answers are in predictions.csv; its result files are not here")
         return Standing("skip", f"the earlier tool's {old}")
     lacking = _lacking(work, phase, slug)
-    if _stands(work, phase, slug):
-        if lacking is not None:
-            return Standing("skip", f"the earlier tool's {old}; it cannot be made anew without {lacking}")
-        return Standing("run", f"{cause} must run, and reads this tool's format only")
-    return None if lacking is None else Standing("refuse", f"{lacking} is not here")
+    if not _stands(work, phase, slug):
+        return None if lacking is None else Standing("refuse", f"{lacking} is not here")
+    if lacking is not None:
+        return Standing("skip", f"the earlier tool's {old}; it cannot be made anew without {lacking}")
+    first = next(
+        (name for name in wanting if _stage(work, name, slug).status != COMPLETED or name in work.forced), None
+    )
+    cause = f"{first} has to run" if first else "what it rests on was made anew"
+    return Standing("run", f"the earlier tool's {old} is made anew in this tool's format: {cause}")
 
 
 def _requests(work: Workspace, phase: str, slug: str) -> Standing | None:
     """build and submit: what the earlier tool sent is never built anew, and never sent where it has answers."""
     index = work.index(slug)
-    if _unfinished(work, slug) is None or (index is None and _is_old(work, "download", slug)):
+    if not _open_phases(work, slug) or (index is None and _is_old(work, "download", slug)):
         return Standing("skip", "the earlier tool's results are here")
     if index is None:
         return Standing("refuse", f"{_lacking(work, phase, slug)} is not here")
@@ -87,7 +95,7 @@ def _requests(work: Workspace, phase: str, slug: str) -> Standing | None:
 def _questions(work: Workspace) -> Standing | None:
     if work.forced & {"prepare", "all"}:
         return None
-    open_trials = [slug for slug in work.trials if _unfinished(work, slug) is not None]
+    open_trials = [slug for slug in work.trials if _open_phases(work, slug)]
     if not open_trials:
         return Standing("skip", "the earlier tool's results stand; nothing needs the questions")
     lacking = _lacking_questions(work)
@@ -98,15 +106,14 @@ def _questions(work: Workspace) -> Standing | None:
     return Standing("refuse", f"{lacking} is not here")
 
 
-def _unfinished(work: Workspace, slug: str) -> str | None:
-    """The first phase of the trial that has to run; None when the earlier tool's results are all there and whole.
+def _open_phases(work: Workspace, slug: str) -> list[str]:
+    """The phases of the trial whose result is not the earlier tool's, whole and wanted; none in a finished trial.
 
     Answers that were parsed and cleared away need not be there again.
     """
     missing = [phase for phase in _CHAIN if not _stands(work, phase, slug)]
-    if missing == ["download"] and not work.forced and _stage(work, "download", slug).format is None:
-        return None
-    return missing[0] if missing else None
+    cleared = missing == ["download"] and not work.forced and _stage(work, "download", slug).format is None
+    return [] if cleared else missing
 
 
 def _stands(work: Workspace, phase: str, slug: str) -> bool:

@@ -93,14 +93,15 @@ def describe(trials: list[Found]) -> Iterator[str]:
         if trial.missing:
             yield f"{trial.slug}: no requests to work with ({trial.missing}); its results are kept as they are"
             continue
-        complete = sum(share.complete for share in trial.shares)
         unsent = [share for share in trial.shares if share.trace is None and share.rows is None]
-        asked = len(trial.shares) - complete - len(unsent)
-        rows = sum(share.part.rows for share in unsent)
-        yield (
-            f"{trial.slug}: {len(trial.shares)} parts; {complete} have all their answers, {asked} more were submitted "
-            f"and will be asked for, {len(unsent)} ({rows:,} requests) were never submitted and would be"
-        )
+        complete = sum(share.complete for share in trial.shares)
+        said = [f"{complete} of {len(trial.shares)} parts have all their answers"]
+        if asked := len(trial.shares) - complete - len(unsent):
+            said.append(f"{asked} were submitted and are asked for")
+        if unsent:
+            rows = sum(share.part.rows for share in unsent)
+            said.append(f"{len(unsent)} were never submitted and are now, {rows:,} requests")
+        yield f"{trial.slug}: {'; '.join(said)}"
 
 
 # --- trials ----------------------------------------------------------------------------------------

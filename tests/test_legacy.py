@@ -237,6 +237,25 @@ def test_an_unfinished_analysis_is_made_anew_from_the_answers(lab: Lab) -> None:
     assert set(lab.resume().verbs.values()) == {"skip"}
 
 
+def test_a_finished_trial_is_left_alone_while_another_is_made_anew(lab: Lab) -> None:
+    """The queue drives all trials of a run; of a finished one of the earlier tool it touches nothing."""
+    folder = lab.folder()
+    folder.prepare()
+    other = folder.root / f"{earlier_tool.SLUG}-tp05"
+    shutil.copytree(folder.trial, other)
+    (other / "results" / "costs.json").unlink()
+    before = snapshot(folder.trial)
+    ending = session_kit.resume("old", trial="*-tp05")
+    assert ending.errors == {}
+    assert ending.verbs["costs"] == "run"
+    after = snapshot(folder.trial)
+    manifest_name = "results/trial_manifest.json"
+    assert {name: after[name] for name in before if name != manifest_name} == {
+        name: data for name, data in before.items() if name != manifest_name
+    }
+    assert lab.jobs_created() == 0
+
+
 def test_what_cannot_be_made_anew_is_refused_and_named(lab: Lab) -> None:
     """The questions are not here: predictions are made, the old scores stay, stats is refused with the file."""
     folder = lab.folder()
@@ -457,7 +476,7 @@ def test_looking_says_what_resume_would_do_and_writes_nothing(lab: Lab) -> None:
     before = snapshot(folder.root)
     with pytest.raises(Refused, match="has not been taken over") as refused:
         session.open_for_reading(words.parse({"rid": "old"}), print)
-    assert "4 parts; 3 have all their answers, 1 more were submitted" in str(refused.value)
+    assert "3 of 4 parts have all their answers; 1 were submitted and are asked for" in str(refused.value)
     assert snapshot(folder.root) == before
 
 

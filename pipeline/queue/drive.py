@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline import done, lock
+from pipeline import adopted, done, lock
 from pipeline.errors import (
     AuthError,
     BudgetExceeded,
@@ -174,6 +174,8 @@ class Queue:
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
         for slug in self.workspace.trials:
+            if adopted.kept(self.workspace, slug):
+                continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
             index = self.workspace.index(slug)
             decision = done.decide("build", self.workspace, slug)
             if index is not None and not isinstance(decision, done.Refuse):

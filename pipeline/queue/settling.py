@@ -170,8 +170,10 @@ class Settling:
             if kind == "file" and disk.sha256_of(path)[0] == digest.sha256:
                 return
             if kind != "file" or path.stat().st_size:
-                aside = disk.set_aside(path, _ASIDE)
-                self._say(f"{path.name} is not what the answers come to; kept as {aside.name}")
+                origin = self.context.workspace.record.origin
+                aside = disk.set_aside(path, origin or _ASIDE)
+                said = "is as the earlier tool wrote it" if origin else "is not what the answers come to"
+                self._say(f"{path.name} {said}; kept as {aside.name}")
         with disk.replacing(path) as target:
             for line in merge.result_lines(ids, counted, self.context.hands.read_row):
                 target.write(line)
