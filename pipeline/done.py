@@ -240,11 +240,14 @@ def trial_renamed(question: Question) -> Decision | None:
 
 
 def index_missing(question: Question) -> Decision | None:
-    """There is no list of parts yet."""
-    kind = fingerprints.kind(question.trial.index)
+    """There is no list of parts: not yet, or not any more."""
+    index = question.trial.index
+    kind = fingerprints.kind(index)
     if kind is None:
-        return Run("not built yet")
-    return None if kind == "file" else Repair(f"{question.trial.index.name}: a {kind} stands in its place")
+        return Repair(f"{index.name}: missing") if question.trial.all_part_requests() else Run("not built yet")
+    if kind != "file":
+        return Repair(f"{index.name}: a {kind} stands in its place")
+    return None if index.stat().st_size else Repair(f"{index.name}: empty")
 
 
 def index_damaged(question: Question) -> Decision | None:
@@ -415,9 +418,11 @@ def _description(question: Question) -> str:
             rows = question.stage.artifacts.get("row_count")
             return f"predictions.csv: {_count(rows)} rows = {_count(rows)} unique custom_ids"
         case _:
+            outputs = question.stage.outputs
+            written = {target.name: outputs.get(question.relative(target), {}) for target in question.targets}
             return ", ".join(
-                f"{Path(name).name}: {_count(facts['rows'])} rows" if facts.get("rows") is not None else Path(name).name
-                for name, facts in sorted(question.stage.outputs.items())[:3]
+                f"{name}: {_count(facts['rows'])} rows" if facts.get("rows") is not None else name
+                for name, facts in written.items()
             )
 
 

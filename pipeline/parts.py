@@ -107,7 +107,7 @@ def read(path: Path) -> Index:
                 kept="Nothing was read further and nothing was written.",
                 hint="update trialmake, or use the version that wrote this run",
             )
-        return Index(
+        index = Index(
             parts=tuple(Part(**part) for part in document["parts"]),
             settings=document["settings"],
             identity_version=document["identity_version"],
@@ -115,6 +115,10 @@ def read(path: Path) -> Index:
         )
     except (KeyError, TypeError) as error:
         raise DamagedArtifact("is another sealed document, not a list of parts.", where=str(path)) from error
+    if disk.read_bytes(path) != jsonl.dumps_pretty(document):
+        # The same content laid out anew; later phases know the file by its bytes.
+        raise DamagedArtifact("is not as it was written (edited).", where=str(path))
+    return index
 
 
 def temperature_label(temperature: float) -> str:

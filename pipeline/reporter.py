@@ -114,19 +114,22 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task did not finish: keep the reason, show it in the error's own words."""
+        cell = _cell(task)
         if isinstance(fail, UnmetDependency):
-            self._count("not reached")
+            if cell is not None:
+                self._count("not reached")
             self._weigh(EXIT_FAILED if self.exit_code == EXIT_DONE else EXIT_DONE)
             return
         kind, message = getattr(fail, "kind", type(fail).__name__), fail.get_msg()
         self._weigh(getattr(fail, "exit_code", EXIT_ERROR))
         ending = _ENDINGS.get(kind, "failed")
-        cell = _cell(task)
-        if cell is not None and not isinstance(self.session.decisions.get(cell), Refuse):
+        refused = cell is not None and isinstance(self.session.decisions.get(cell), Refuse)
+        if cell is not None and not refused:
             self.session.fail(*cell, message, kind)
         self._count(ending)
         self._failed.append(f"{ending}: {task.name}: {_first_line(message)}")
-        self.write(f"{task.name}: {message}\n")
+        if not refused:  # else the decision has just said it
+            self.write(f"{task.name}: {message}\n")
 
     def complete_run(self) -> None:
         """doit is done, or was interrupted; the command sums up, which knows how it ended."""

@@ -133,7 +133,7 @@ class Session:
         self.check_stop()
         decision = self.decisions.get((phase, slug))
         if isinstance(decision, Refuse):
-            raise Refused(decision.reason, where=f"{phase} {slug}".strip(), kept="Nothing was changed or sent.")
+            raise Refused(decision.reason, kept="Nothing was changed or sent.")
         from pipeline import actions  # the phases import what they need; deciding must not
 
         question = self.question(phase, slug)
@@ -375,10 +375,12 @@ class Session:
     def _expected(self, question: Question) -> dict[Path, str | None]:
         """The files the phase is about to write -> the sha256 they are known by."""
         if question.phase.name != "build":
-            recorded = {
-                self.workspace.paths.root / name: facts["sha256"] for name, facts in question.stage.outputs.items()
-            }
-            return {**dict.fromkeys(question.targets), **recorded}
+            stage, root = question.stage, self.workspace.paths.root
+            recorded = {root / name: facts["sha256"] for name, facts in stage.outputs.items()}
+            # Without a sha256 a part's results are the earlier tool's, which the queue reads as they are.
+            listed = (part for part in stage.artifacts.get("parts", ()) if "sha256" in part)
+            parts = {root / part["path"]: part["sha256"] for part in listed}
+            return {**dict.fromkeys(question.targets), **recorded, **parts}
         # build's own record is the index; of what was sent, the ledgers know too.
         trial = question.trial
         known = self.sent_parts(question.slug)
@@ -506,8 +508,17 @@ def _existing(request: Request) -> RunPaths | None:
     if request.rid is not None:
         run = RunPaths.of(request.rid)
         return run if workspace.exists(run) or traces.is_earlier_run(run.root) else None
-    known = workspace.known_runs()
-    return known[-1][1] if known else None
+    known = [run for _, run in workspace.known_runs()]
+    for run in paths.runs():
+        if run not in known and workspace.was_submitted(run):
+            # Passed over, its work would be done, and paid, again as another run.
+            raise Refused(
+                "was submitted, but neither run.json nor experiment.yaml is left of it.",
+                where=str(run.root),
+                kept="Nothing was changed.",
+                hint=f"name the run you mean (doit resume rid={run.rid} takes this one up), or move the folder away",
+            )
+    return known[-1] if known else None
 
 
 def _config_path(request: Request) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline import config as configuration
 from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed, traces
 from pipeline.config import Config, Trial
-from pipeline.errors import DamagedArtifact, FutureVersion, Refused, UnknownRun
+from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
 from pipeline.fingerprints import Fingerprints, Known
 from pipeline.identity import differences
 from pipeline.manifest import Manifest, OlderManifest, Stage
@@ -110,11 +110,17 @@ def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPath
 
 
 def exists(run: RunPaths) -> bool:
-    """Whether a run of this tool is there: its record, or (when that is gone) a config that parts were built from."""
+    """Whether a run of this tool is there: its record, or (when that is gone) a config and something built or sent."""
     if fingerprints.kind(run.record) is not None:
         return True
-    built = fingerprints.kind(run.config) is not None and any(run.root.glob("*/batch_inputs/index.json"))
+    begun = any(run.root.glob("*/batch_inputs/index.json")) or was_submitted(run)
+    built = fingerprints.kind(run.config) is not None and begun
     return built and not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
+
+
+def was_submitted(run: RunPaths) -> bool:
+    """Whether a ledger lies in the folder of *run*, whatever else is left of it."""
+    return any(run.root.glob("*/results/*/ledger.jsonl"))
 
 
 def creation_of(run: RunPaths) -> str:
@@ -245,8 +251,11 @@ class Workspace:
     def index(self, slug: str) -> parts.Index | None:
         """The trial's list of parts, None before build. Raises DamagedArtifact or UnreadableFile."""
         path = self.trial_paths(slug).index
-        if fingerprints.kind(path) is None:
+        kind = fingerprints.kind(path)
+        if kind is None:
             return None
+        if kind != "file":
+            raise DamagedArtifact(f"a {kind} stands in its place.", where=str(path))
         digest = self.fingerprints.sha256(path)
         cached = self._indexes.get(slug)
         if cached is None or cached[0] != digest:
@@ -303,11 +312,21 @@ def open_run(
         digest = hashlib.sha256(disk.read_bytes(run.config)).hexdigest()
     except FileNotFoundError:
         digest = record.config_sha256  # a writer has restored it; for a reader the record holds the same values
-    if digest == record.config_sha256:
-        config = Config(record.config, base)  # what was checked when it was recorded
-    else:
-        config = configuration.read_frozen(run.config, base=base)
+    # The recorded one was checked when it was recorded.
+    config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, base)
     return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
+
+
+def _edited(run: RunPaths, base: Path) -> Config:
+    try:
+        return configuration.read_frozen(run.config, base=base)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what,
+            where=error.where,
+            kept=f"{run.record.name} holds the config as it was last accepted.",
+            hint="mend the file, or delete it to get that config back; then run the same command again",
+        ) from error
 
 
 def relative_base(base: Path, root: Path) -> str:

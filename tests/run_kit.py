@@ -1,0 +1,141 @@
+"""A small run, driven through doit in this process: what tests of the glue and of decisions stand on.
+
+`tiny` writes a config with a handful of questions, `doit` is the command line without the process
+start, `tree` is everything on disk, mtimes included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from doit import cmd_run, doit_cmd
+
+from pipeline import console, doit_state, session
+from pipeline.request import parse
+
+RID = "tiny"
+TRIAL = "small-default"
+EVERY = ("prepare", "build", "submit", "download", "parse", "score", "stats", "costs", "report", "index")
+_LINE = re.compile(rf"^({'|'.join((*EVERY, 'archive'))}) +(\S+)  (skip|run|repair|refuse)  (.*)$")
+
+CLOSED = [
+    {"id": "c1", "question": "What is the capital of Australia?", "answers": ["Canberra"]},
+    {"id": "c2", "question": "Which planet has the shortest year?", "answers": ["Mercury"]},
+]
+PASSAGE = "The lighthouse on Brannock Head was first lit on 3 October 1871. Isobel Tennant had it built of granite."
+OPEN = [
+    {"id": "o1", "question": "When was the lighthouse first lit?", "answers": ["3 October 1871"]},
+    {"id": "o2", "question": "Who had the lighthouse built?", "answers": ["Isobel Tennant"]},
+    {"id": "o3", "question": "How deep is the harbour?", "answers": [], "is_unanswerable": True},
+]
+CONFIG = """\
+name: tiny
+provider: emulator
+models:
+  - {id: accounts/lab/models/small}
+prompt_sets:
+  default:
+    control: {text: Answer briefly.}
+    treatment: {text: "Answer from the passage. If it holds no answer, say I don't know."}
+sources:
+  - {dataset: closed, format: jsonl, benchmark: triviaqa, path: closed.jsonl}
+  - {dataset: open, format: jsonl, path: open.jsonl}
+temperatures: [0, 0.7]
+samples_per_item: 2
+part_size: 6
+statistics: {bootstrap_samples: 1000, permutation_samples: 1000}
+prices:
+  models:
+    small: {input_per_mtok: 0.15, output_per_mtok: 0.60}
+emulator: {job_seconds: 0}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command came to: its exit code, its output, and the decision of every cell it spoke of."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def decisions(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """(phase, trial) -> (verb, reason)."""
+        found = (_LINE.match(line) for line in self.out.splitlines())
+        return {(m[1], "" if m[2] == "-" else m[2]): (m[3], m[4]) for m in found if m}
+
+    @property
+    def worked(self) -> list[str]:
+        """The phases that ran or repaired something, in order, each once."""
+        return list(
+            dict.fromkeys(phase for (phase, _), (verb, _) in self.decisions.items() if verb in ("run", "repair"))
+        )
+
+
+def tiny(folder: Path, config: str = CONFIG) -> Path:
+    """A folder with dodo.py, config and questions, ready for `doit`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).parents[1] / "dodo.py", folder)
+    (folder / "experiment.yaml").write_text(config)
+    (folder / "closed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CLOSED))
+    (folder / "open.jsonl").write_text("".join(json.dumps({**row, "context": PASSAGE}) + "\n" for row in OPEN))
+    return folder
+
+
+def doit(folder: Path, *words: str) -> Ran:
+    """`doit WORDS` in *folder*, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    path, bytecode = list(sys.path), sys.dont_write_bytecode
+    sys.modules.pop("dodo", None)
+    doit_state.session = None
+    try:
+        cmd_run.opt_outfile["default"] = out  # doit took the sys.stdout of its import
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = doit_cmd.DoitMain().run(list(words))
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, bytecode
+    return Ran(int(code or 0), out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def reading(folder: Path, **variables: str):
+    """The session a reader of the run would have."""
+    with contextlib.chdir(folder):
+        opened = session.open_for_reading(parse({"rid": RID, **variables}), console.warn)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def tree(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, tuple[object, ...]]:
+    """path -> what it is and holds, with its mtime; without the paths that end in one of *but*."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        status = path.lstat()
+        if not name.endswith(but) or not but:
+            content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+            found[name] = (content, status.st_mtime_ns, status.st_mode)
+    return found
+
+
+def letters(folder: Path) -> dict[tuple[str, str], str]:
+    """(phase, trial) -> U or R, as `doit list --status --all` shows them; a group under the trial ""."""
+    ran = doit(folder, "list", "--status", "--all", "--quiet", f"rid={RID}")
+    assert ran.code == 0, ran.err
+    found = {}
+    for line in ran.out.splitlines():
+        letter, name = line.split()
+        phase, _, trial = name.partition(":")
+        found[phase, trial] = letter
+    return found
