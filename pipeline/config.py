@@ -395,7 +395,8 @@ def _expand(values: Mapping[str, Any]) -> Iterator[Trial]:
                 raise KeyError(f"{section}: there is no {kind} {key!r}{schema.nearest(key, sorted(known))}")
         model = models[choice["model"]]
         prompts = values["prompt_sets"][choice["prompt_set"]]
-        order = sorted(prompts, key=lambda condition: condition != values["control"])
+        # By name, not as written: run.json keeps no order of keys, and the first treatment is the one compared.
+        order = sorted(prompts, key=lambda condition: (condition != values["control"], condition))
         yield Trial(
             slug="-".join([_alias(model), choice["prompt_set"], *_tags(choice["decoding"])]),
             model=model["id"],
@@ -416,7 +417,7 @@ def _choices(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     decoding_keys = [key for key in ("top_p", "top_k", "max_tokens") if key in sweep]
     for model, prompt_set, *chosen in itertools.product(
         sweep.get("models") or [_alias(model) for model in values["models"]],
-        sweep.get("prompt_sets") or list(values["prompt_sets"]),
+        sweep.get("prompt_sets") or sorted(values["prompt_sets"]),
         *(sweep[key] for key in decoding_keys),
     ):
         yield {"model": model, "prompt_set": prompt_set, "decoding": dict(zip(decoding_keys, chosen, strict=True))}
