@@ -31,7 +31,7 @@ from pipeline.providers.fireworks import Fireworks
 from pipeline.providers.http import Pace
 from pipeline.providers.rows import read_row
 from pipeline.queue.budget import Planned
-from pipeline.queue.context import Collaborators, Options
+from pipeline.queue.context import Collaborators, Context, Options
 from pipeline.queue.drive import Queue
 from pipeline.queue.progress import Progress
 from pipeline.secret import Secret
@@ -160,19 +160,25 @@ class Lab:
         return ending
 
     def queue(self, opened: workspace.Workspace, ending: Ending, **options: Any) -> Queue:
-        confirm = options.pop("confirm", ending.asked.append)
+        hands = self.hands(ending, confirm=options.pop("confirm", None), check_stop=options.pop("check_stop", None))
+        return Queue(opened, hands, Options(**{"poll_seconds": self.poll, **options}))
+
+    def context(self) -> Context:
+        """What `orphans` works with."""
+        return Context(_opened(self.run), self.hands(Ending()), Options())
+
+    def hands(self, ending: Ending, confirm: Any = None, check_stop: Any = None) -> Collaborators:
         disk.observer = self._observe
-        hands = Collaborators(
+        return Collaborators(
             connect=self.client,
             read_row=read_row,
             say=ending.said.append,
-            check_stop=options.pop("check_stop", lambda: None),
-            allow_spending=confirm,
+            check_stop=check_stop or (lambda: None),
+            allow_spending=confirm or ending.asked.append,
             show=ending.shown.append,
             sleep=self.sleep,
             now=lambda: datetime.fromtimestamp(self.now(), UTC),
         )
-        return Queue(opened, hands, Options(**{"poll_seconds": self.poll, **options}))
 
     def client(self) -> Fireworks:
         """A client whose every pause moves the clock."""

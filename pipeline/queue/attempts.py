@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import disk, jsonl
 from pipeline.disk import Written
@@ -26,6 +27,9 @@ NOT_FOUND = "NOT_FOUND"  # the recorded state of a job that the provider does no
 _SLUG_LENGTH = 24  # characters of the run's name; 63 less prefix, digests, attempt and suffix
 _PLACE_DIGITS = 8
 _CONTENT_DIGITS = 12
+_ID = re.compile(
+    rf"(?P<job>(?P<place>[0-9a-f]{{{_PLACE_DIGITS}}})-a(?P<attempt>[0-9]+)-[0-9a-f]{{{_CONTENT_DIGITS}}})(-in|-out)?"
+)
 _OUTPUT_ID = re.compile(rf"-a([0-9]+)-[0-9a-f]{{{_CONTENT_DIGITS}}}-out$")
 
 
@@ -35,12 +39,29 @@ def run_prefix(rid: str) -> str:
     return f"{PREFIX}-{slug or 'run'}-"
 
 
+def place_digest(rid: str, trial: str, part: str) -> str:
+    """The piece of an id that says whose it is. The full rid is in it: two long names may share what fits of them."""
+    return hashlib.sha256(f"{rid}\n{trial}\n{part}".encode()).hexdigest()[:_PLACE_DIGITS]
+
+
 def job_id(rid: str, trial: str, part: str, attempt: int, requests_sha256: str, model: str) -> str:
     """The job's id; its datasets are called the same with `-in` and `-out`."""
-    # The full rid is in the digest: two long names may share the part of them that fits.
-    place = hashlib.sha256(f"{rid}\n{trial}\n{part}".encode()).hexdigest()[:_PLACE_DIGITS]
     content = hashlib.sha256(f"{requests_sha256}\n{model}\n{attempt}".encode()).hexdigest()[:_CONTENT_DIGITS]
-    return f"{run_prefix(rid)}{place}-a{attempt}-{content}"
+    return f"{run_prefix(rid)}{place_digest(rid, trial, part)}-a{attempt}-{content}"
+
+
+class Name(NamedTuple):
+    """What an id of ours says."""
+
+    job_id: str
+    place: str
+    attempt: int
+
+
+def parse(remote_id: str, prefix: str) -> Name | None:
+    """What the id of a job or dataset says that `job_id` made with *prefix*; None for any other id."""
+    found = _ID.fullmatch(remote_id.removeprefix(prefix)) if remote_id.startswith(prefix) else None
+    return Name(prefix + found["job"], found["place"], int(found["attempt"])) if found else None
 
 
 def number_of(output_dataset_id: str) -> int:

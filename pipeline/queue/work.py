@@ -71,6 +71,21 @@ class Work:
         last = None if self.settled else self.book.last
         return self.settled or (last is not None and last.accepted)
 
+    @property
+    def place(self) -> str:
+        """The piece of its ids that says which part they are of."""
+        return attempts.place_digest(self.context.workspace.rid, self.paths.slug, self.part.part)
+
+    def job_id(self, number: int) -> str | None:
+        """The id that attempt *number* would have; None while it is not known what it would ask."""
+        work = self.context.workspace
+        requests = attempts.requests_of(self.paths, self.part, number)
+        if not requests.exists():
+            return None
+        sha256 = work.fingerprints.sha256(requests)
+        model = work.trials[self.paths.slug].model
+        return attempts.job_id(work.rid, self.paths.slug, self.part.part, number, sha256, model)
+
     # --- steps ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
@@ -109,6 +124,12 @@ class Work:
         self.owing = False
         self.in_flight = True
         self._ask(attempt)
+
+    def adopt(self, number: int) -> None:
+        """Take over a job that the provider has under the id of attempt *number*, as if it had just been submitted."""
+        attempt = self._attempt(number) or self._recall(number)
+        if attempt is not None and not attempt.accepted and self.context.provider().find(attempt.job_id) is not None:
+            self._submit(attempt)
 
     def _look_over(self, book: Ledger) -> None:
         """Say once what is wrong with the ledger's lines; refuse when it speaks of other requests."""
