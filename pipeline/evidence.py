@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import IdsDigest, Index, Part
 from pipeline.paths import TrialPaths
 from pipeline.providers.rows import BadRow, read_row
+from pipeline.upgrade import group_of
 
 Ids = frozenset[str]
 _Cell = tuple[str, str, float, str]  # item, condition, temperature, type
@@ -106,24 +107,22 @@ def _read_part(path: Path, part: Part, piece: disk.Digest, combined: disk.Digest
 # --- the earlier tool's files ------------------------------------------------------------------------
 
 
-def adopted(
-    paths: TrialPaths, requests: Sequence[Path], temps: Iterable[float], samples: int | None
-) -> dict[str, Stage]:
+def adopted(paths: TrialPaths, requests: Sequence[Path], document: Mapping[str, Any]) -> dict[str, Stage]:
     """Stage -> its record, for every file of the earlier tool that holds; *requests* is empty when they are not here.
 
-    Answers whose requests are gone are complete when every item stands there at each of *temps*, under
-    each condition, *samples* times.
+    Answers whose requests are gone are complete when every item stands there at each temperature,
+    under each condition and as often as the manifest *document* says.
     """
     found: dict[str, Stage] = {}
     try:
         asked = _request_ids(requests)
         answered = _answer_ids(paths.combined)
-        if asked is None and answered is not None and _is_grid(answered, temps, samples):
+        if asked is None and answered is not None and _is_grid(answered, document):
             asked = answered
         if asked is not None and answered == asked:
             found["downloaded"] = _download_stage(paths, len(asked))
         predictions = _read_predictions(paths.predictions)
-        _require(predictions.ids == asked if asked is not None else _is_grid(predictions.ids, temps, samples))
+        _require(predictions.ids == asked if asked is not None else _is_grid(predictions.ids, document))
         found["parsed"] = _stage(paths, paths.predictions, "predictions_csv", rows=len(predictions.ids))
         _require(_score_cells(paths.scores) == predictions.cells)
         found["scored"] = _stage(paths, paths.scores, "per_item_scores_csv", rows=len(predictions.cells))
@@ -166,8 +165,8 @@ def _answer_ids(path: Path) -> Ids | None:
     return unique if len(unique) == len(ids) and ids else None
 
 
-def _is_grid(ids: Ids, temps: Iterable[float], samples: int | None) -> bool:
-    """Whether every item stands there at each temperature, under each of two conditions or more, for each sample."""
+def _is_grid(ids: Ids, document: Mapping[str, Any]) -> bool:
+    """Whether every item stands there at each temperature, under each condition, and for each sample."""
     cells: dict[tuple[str, str, int], set[tuple[str, str, str]]] = {}
     try:
         for name in ids:
@@ -175,11 +174,14 @@ def _is_grid(ids: Ids, temps: Iterable[float], samples: int | None) -> bool:
             cells.setdefault((condition, temp, sample), set()).add((dataset, item, kind))
     except ValueError:
         return False
-    conditions = {condition for condition, _, _ in cells}
-    wanted = {custom_id.temperature_text(temp) for temp in temps} or {temp for _, temp, _ in cells}
-    count = samples or len({sample for _, _, sample in cells})
-    full = set(itertools.product(conditions, wanted, range(count)))
-    return len(conditions) > 1 and set(cells) == full and len({frozenset(items) for items in cells.values()}) == 1
+    if not cells:
+        return False
+    found = [set(column) for column in zip(*cells, strict=True)]
+    conditions = {group_of(group)[0].partition("_")[2] for group in document["jobs"]} or found[0]
+    temps = {custom_id.temperature_text(temp) for temp in document.get("temps", [])} or found[1]
+    samples = range(document.get("samples_per_item") or len(found[2]))
+    items = {frozenset(items) for items in cells.values()}
+    return set(cells) == set(itertools.product(conditions, temps, samples)) and len(items) == 1
 
 
 class _Predictions(NamedTuple):

@@ -164,8 +164,7 @@ def _judge(opened: Manifest, place: Place) -> str:
     if place.index is not None and (own := evidence.downloaded(place.paths, place.index)) is not None:
         proven["downloaded"] = own
     elif place.earlier:
-        temps, samples = opened.document.get("temps", []), opened.document.get("samples_per_item")
-        proven = evidence.adopted(place.paths, place.requests, temps, samples)
+        proven = evidence.adopted(place.paths, place.requests, opened.document)
     for name in graph.STAGES:
         old = opened.stage(name)
         if old.outputs:

@@ -153,6 +153,20 @@ def test_a_finished_run_whose_requests_are_gone_is_kept(lab: Lab) -> None:
     assert lab.jobs_created() == 0
 
 
+@pytest.mark.parametrize("lost", ["|q1|treatment|", "|q3|control|"])
+def test_without_requests_a_gap_in_the_answers_is_seen(lab: Lab, lost: str) -> None:
+    """60 of 100 answers are not all of them: each item must be there under each condition."""
+    folder = lab.folder()
+    shutil.rmtree(folder.root / "batch_inputs")
+    for name in ("results_combined.jsonl", "predictions.csv"):
+        path = folder.results / name
+        path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if lost not in line))
+    ending = lab.resume()
+    assert lab.manifest()["stage_status"]["downloaded"]["status"] != "completed"
+    assert "batch_inputs/t0_control_part01.jsonl" in str(ending.errors["build"])
+    assert lab.jobs_created() == 0
+
+
 def test_a_finished_run_whose_raw_results_were_cleared_away_is_kept(lab: Lab) -> None:
     folder = lab.folder()
     (folder.results / "results_combined.jsonl").unlink()
