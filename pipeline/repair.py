@@ -84,6 +84,8 @@ def open_manifest(work: Workspace, slug: str, *, say: Say) -> None:
             work.manifest(slug)
             return
     opening = examine(_in_run(work, slug))
+    if work.readonly:
+        say(f"{slug}: this command only looks; what follows is written by doit resume rid={work.rid}")
     for sentence in opening.said:
         say(f"{slug}: {sentence}")
     work.adopt_manifest(slug, opening.manifest)

@@ -35,15 +35,16 @@ def open_record(run: RunPaths, *, readonly: bool, say: Callable[[str], None]) ->
         record = workspace.read_record(run.record)
     except (FileNotFoundError, DamagedArtifact) as damage:
         record = _rebuilt_record(run)
-        what = "is gone" if isinstance(damage, FileNotFoundError) else "is damaged; the original is kept as corrupt"
-        say(f"{run.record.name} {what}: rebuilt from {run.config.name} and the manifests.")
+        what = "is gone" if isinstance(damage, FileNotFoundError) else "is damaged"
+        only = " (in memory: this command only looks)" if readonly else ""
+        say(f"{run.record.name} {what}: rebuilt from {run.config.name} and the manifests{only}.")
         if not readonly:
             if not isinstance(damage, FileNotFoundError):
-                keep(run.record, CORRUPT)
+                say(f"the damaged one is {keep(run.record, CORRUPT).name}")
             record.save(run.record)
     if fingerprints.kind(run.config) is None:
-        say(f"{run.config.name} is gone: restored from {run.record.name}.")
         if not readonly:
+            say(f"{run.config.name} is gone: restored from {run.record.name}.")
             # Checked again, which puts the keys into their usual order: the same bytes as it was frozen with.
             config = configuration.check(dict(record.config), base=run.root, where=str(run.record))
             disk.write_bytes(run.config, configuration.frozen_text(config))
