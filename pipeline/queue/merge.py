@@ -146,7 +146,8 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
                 result.unusable.append(_unusable(number, place, "an id nobody asked for", data))
             elif row.response is None:
                 assert row.error is not None
-                failures[name] = Failure(row.error.get("code"), str(row.error.get("message", "")))
+                failure = Failure(row.error.get("code"), str(row.error.get("message", "")))
+                failures[name] = min(failures.get(name, failure), failure, key=_rank)
             elif name not in answers:
                 answers[name] = place
             elif _content(answers[name], read_row) != row.response:
@@ -156,7 +157,7 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
                 result.unusable.append(_unusable(number, place, _TWICE, data))
     for name in conflicts:
         del answers[name]
-        failures.setdefault(name, Failure("conflict", "the provider answered twice with different content"))
+        failures[name] = Failure("conflict", "the provider answered twice with different content")
     result.conflicts = (result.conflicts | conflicts) - (answers.keys() | result.answers.keys())
     result.failures.update({name: failure for name, failure in failures.items() if name not in answers})
     for name, place in answers.items():
@@ -171,13 +172,18 @@ def places(path: Path) -> Iterator[tuple[Place, bytes]]:
             number += 1
             length = len(data)
             if length > jsonl.MAX_LINE:
-                while (more := stream.readline(jsonl.MAX_LINE)) and not more.endswith(b"\n"):
-                    length += len(more)
-                length += len(more)
+                end = data
+                while not end.endswith(b"\n") and (end := stream.readline(jsonl.MAX_LINE)):
+                    length += len(end)
                 data = data[:_SHOWN] + b"..."
             if data.strip():
                 yield Place(path, number, offset, length), data
             offset += length
+
+
+def _rank(failure: Failure) -> tuple[bool, str, str]:
+    """Which of several errors for one row counts, whatever their order: one that may pass before one that lasts."""
+    return failure.lasting, str(failure.code), failure.message
 
 
 def _content(place: Place, read_row: ReadRow) -> Any:
