@@ -15,8 +15,15 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+<<<<<<< HEAD
+from typing import Any
 
 from doit import cmd_run, doit_cmd
+from ruamel.yaml import YAML
+=======
+
+from doit import cmd_run, doit_cmd
+>>>>>>> base
 
 from pipeline import console, doit_state, session
 from pipeline.request import parse
@@ -55,6 +62,10 @@ statistics: {bootstrap_samples: 1000, permutation_samples: 1000}
 prices:
   models:
     small: {input_per_mtok: 0.15, output_per_mtok: 0.60}
+<<<<<<< HEAD
+    other: {input_per_mtok: 1, output_per_mtok: 1}
+=======
+>>>>>>> base
 emulator: {job_seconds: 0}
 """
 
@@ -117,6 +128,26 @@ def reading(folder: Path, **variables: str):
             opened.close()
 
 
+<<<<<<< HEAD
+def tree(folder: Path) -> dict[str, tuple[object, ...]]:
+    """path -> what stands there, its content and its mtime: equal trees mean that nothing at all was written."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        status = path.lstat()
+        found[path.relative_to(folder).as_posix()] = (content, status.st_mtime_ns, status.st_mode)
+    return found
+
+
+def files(folder: Path, *but: str) -> dict[str, tuple[object, ...]]:
+    """`tree` without folders (the lock and the memory come and go in them) and without files named in *but*."""
+    ignored = {"run.lock", ".doit.db", *but}
+    return {
+        name: facts for name, facts in tree(folder).items() if facts[0] is not None and Path(name).name not in ignored
+    }
+
+
+=======
 def tree(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, tuple[object, ...]]:
     """path -> what it is and holds, with its mtime; without the paths that end in one of *but*."""
     found = {}
@@ -129,6 +160,7 @@ def tree(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, tuple[object, 
     return found
 
 
+>>>>>>> base
 def letters(folder: Path) -> dict[tuple[str, str], str]:
     """(phase, trial) -> U or R, as `doit list --status --all` shows them; a group under the trial ""."""
     ran = doit(folder, "list", "--status", "--all", "--quiet", f"rid={RID}")
@@ -139,3 +171,19 @@ def letters(folder: Path) -> dict[tuple[str, str], str]:
         phase, _, trial = name.partition(":")
         found[phase, trial] = letter
     return found
+<<<<<<< HEAD
+
+
+def edit(folder: Path, place: str, value: Any) -> None:
+    """Set *place* (`prices.batch_discount`, `sources.0.limit`) of the run's frozen config to *value*."""
+    path = folder / "experiments" / f"run_{RID}" / "experiment.yaml"
+    yaml = YAML(typ="safe")
+    document = yaml.load(path)
+    target = document
+    *steps, last = [int(step) if step.isdigit() else step for step in place.split(".")]
+    for step in steps:
+        target = target[step]
+    target[last] = value
+    yaml.dump(document, path)
+=======
+>>>>>>> base

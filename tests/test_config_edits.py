@@ -1,0 +1,205 @@
+"""Which phases an edit of a run's experiment.yaml rebuilds: those that use the setting, and no others.
+
+A phase below may run without using the setting itself: then the bytes it reads have changed. `report`
+stands in a row when the report would be written anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quick_folder import quick_folder
+from run_kit import CONFIG, EVERY, RID, TRIAL, Ran, doit, edit, files, reading, tiny
+from ruamel.yaml import YAML
+
+from pipeline.emulator import history
+
+# "prepare refuses" and "build refuses": nothing runs, nothing is changed, the command for a new run is given.
+TABLE = """
+setting = new value                              | of a finished run              | before it was submitted
+
+name = another                                   | report                         | -
+report.examples = 1                              | report                         | -
+
+prices.models.small.input_per_mtok = 9           | costs report                   | -
+prices.models.small.output_per_mtok = 9          | costs report                   | -
+prices.batch_discount = 0                        | costs report                   | -
+prices.cached_discount = 0                       | costs report                   | -
+prices.models.other.input_per_mtok = 9           | -                              | -
+provider = fireworks                             | costs report                   | -
+
+statistics.seed = 1                              | stats report                   | -
+statistics.alpha = 0.01                          | stats report                   | -
+statistics.bootstrap_samples = 2000              | stats report                   | -
+statistics.permutation_samples = 2000            | stats report                   | -
+statistics.margins.em = 0.3                      | stats report                   | -
+statistics.power = 0.9                           | stats report                   | -
+statistics.target_deltas = [0.1]                 | stats report                   | -
+control = treatment                              | stats report                   | -
+statistics.cluster = none                        | prepare build download..report | prepare build
+
+scoring.extraction = first_line                  | score report                   | -
+scoring.unsupported = overlap                    | score report                   | -
+scoring.overlap_threshold = 0.5                  | score report                   | -
+
+sources.0.limit = 1                              | prepare refuses                | prepare build
+sources.0.benchmark = nq_open                    | prepare refuses                | prepare build
+sources.0.dataset = renamed                      | prepare refuses                | prepare build
+sources.0.path = moved_elsewhere.jsonl           | -                              | -
+
+prompt_sets.default.control.text = Be brief.     | build refuses                  | build
+prompt_sets.default.treatment.text = Be brief.   | build refuses                  | build
+models.0.id = accounts/lab/models/other          | build refuses                  | build
+models.0.alias = other                           | build refuses                  | build
+temperatures = [0, 1]                            | build refuses                  | build
+samples_per_item = 3                             | build refuses                  | build
+decoding.max_tokens = 9                          | build refuses                  | build
+decoding.top_p = 0.9                             | build refuses                  | build
+part_size = 5                                    | build refuses                  | build
+part_bytes = 10000                               | build refuses                  | build
+
+queue.max_concurrent_jobs = 2                    | -                              | -
+queue.poll_seconds = 1                           | -                              | -
+queue.max_attempts = 1                           | -                              | -
+queue.requeue = never                            | -                              | -
+queue.job_deadline_hours = 1                     | -                              | -
+budget.max_usd = 1                               | -                              | -
+budget.confirm_above_usd = 1                     | -                              | -
+repair.external_url = false                      | -                              | -
+fireworks.base_url = "http://127.0.0.1:1"        | -                              | -
+emulator.job_seconds = 5                         | -                              | -
+"""
+
+
+@dataclass
+class Runs:
+    """A finished run and one that was only built; each edit works on a copy."""
+
+    base: Path
+    calls: int = 0
+
+    def copy(self, name: str) -> Path:
+        folder = self.base / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        return shutil.copytree(self.base / name, folder, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    with quick_folder() as base:
+        for name, last in (("finished", "index"), ("built", "build")):
+            assert doit(tiny(base / name), f"rid={RID}", "config=experiment.yaml", f"to={last}").code == 0
+        yield Runs(base, len(history.calls(base / "finished" / "experiments" / f"run_{RID}" / ".emulator")))
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """(place, value as YAML, what runs in a finished run, what runs in one that was only built)."""
+    found = []
+    for line in TABLE.splitlines()[2:]:
+        if line.strip():
+            setting, finished, built = line.split("|")
+            place, _, value = setting.partition(" = ")
+            found.append((place, value.strip(), finished.strip(), built.strip()))
+    return found
+
+
+def ran(folder: Path, last: str) -> tuple[str, Ran]:
+    """What `doit to=LAST` does about an edit, in the table's words."""
+    done = doit(folder, f"to={last}")
+    if done.code:
+        (phase,) = [cell[0] for cell, (verb, _) in done.decisions.items() if verb == "refuse"]
+        return f"{phase} refuses", done
+    worked = done.worked
+    if last == "costs":
+        with reading(folder) as session:
+            worked += [phase.name for phase, slug in session.cells() if phase.name == "report" and _stale(session, slug)]
+    if worked[2:] == list(EVERY[3:9]):
+        worked[2:] = ["download..report"]
+    return " ".join(worked) or "-", done
+
+
+def _stale(session: Any, slug: str) -> bool:
+    return session.decide("report", slug).verb != "skip"
+
+
+@pytest.mark.parametrize(("place", "value", "finished", "built"), rows(), ids=lambda text: text)
+def test_an_edit_rebuilds_exactly_the_phases_that_use_the_setting(runs, place, value, finished, built):
+    for which, last, expected in (("finished", "costs", finished), ("built", "build", built)):
+        folder = runs.copy(which)
+        emulator = folder / "experiments" / f"run_{RID}" / ".emulator"
+        edit(folder, place, YAML(typ="safe").load(value))
+        before = files(folder, "decisions.jsonl")
+        found, done = ran(folder, last)
+        assert found == expected
+        assert f"config changed: {place.split('.')[0]}" in done.out
+        if which == "finished":
+            assert len(history.calls(emulator)) == runs.calls, "the provider was asked"
+        if expected.endswith("refuses"):
+            assert done.code == 2
+            assert "for a new run: doit rid=NEW config=" in done.out
+            assert files(folder, "decisions.jsonl") == before
+
+
+def test_an_edit_that_nothing_depends_on_is_told_once(runs):
+    folder = runs.copy("finished")
+    edit(folder, "queue.max_attempts", 5)
+    assert "config changed: queue.max_attempts: 3 -> 5" in doit(folder).out
+    again = doit(folder)
+    assert (again.code, again.worked) == (0, [])
+    assert "config changed" not in again.out
+
+
+def test_an_edit_is_told_until_every_phase_has_been_brought_up_to_it(runs):
+    folder = runs.copy("finished")
+    edit(folder, "prices.batch_discount", 0)
+    for words in (["to=parse"], ["costs"], [f"trial={TRIAL}", "to=costs"]):
+        assert "config changed: prices.batch_discount: 0.5 -> 0" in doit(folder, *words).out
+    assert doit(folder).worked == ["report", "index"]
+    assert "config changed" not in doit(folder).out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold a mapping of settings"),
+        ("models: [\n", "is not valid YAML"),
+        ("modles: []\n", "modles: unknown key; did you mean 'models'?"),
+        ("name: \x0b\n", "is not valid YAML"),
+    ],
+)
+def test_a_config_that_cannot_be_read_stops_the_run_and_says_how_to_get_the_old_one_back(runs, text, said):
+    folder = runs.copy("finished")
+    config = folder / "experiments" / f"run_{RID}" / "experiment.yaml"
+    config.write_text(text)
+    before = files(folder, "decisions.jsonl")
+    for command in (["list", "--status"], [], ["resume"], ["plan"], ["forget", "parse"]):
+        refused = doit(folder, *command)
+        assert refused.code == 2
+        assert said in refused.err
+        assert "run.json holds the config as it was last accepted." in refused.err
+    assert files(folder, "decisions.jsonl") == before
+    config.unlink()
+    assert doit(folder).worked == []
+
+
+def test_a_second_model_is_a_trial_of_its_own(runs):
+    folder = runs.copy("finished")
+    edit(folder, "models", [{"id": "accounts/lab/models/small"}, {"id": "accounts/lab/models/second"}])
+    done = doit(folder, "to=costs")
+    assert done.code == 0
+    assert {trial for (_, trial), (verb, _) in done.decisions.items() if verb != "skip"} == {"second-default"}
+
+
+def test_the_first_treatment_is_the_same_however_the_conditions_are_ordered_in_the_file(runs):
+    """It once followed the order of the file, and an edited config is read from the file, a resumed one from run.json."""
+    folder = tiny(runs.base / "three", CONFIG.replace("    treatment:", "    zealous: {text: Try.}\n    treatment:"))
+    assert doit(folder, f"rid={RID}", "config=experiment.yaml", "to=build").code == 0
+    with reading(folder) as before:
+        conditions = before.workspace.trials[TRIAL].conditions
+    edit(folder, "queue.max_attempts", 5)
+    with reading(folder) as after:
+        assert after.workspace.trials[TRIAL].conditions == conditions == ("control", "treatment", "zealous")
