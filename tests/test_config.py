@@ -45,7 +45,7 @@ def refusal(folder, text, **options):
     return str(refused.value)
 
 
-# --- reading ---------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_a_minimal_config_gets_every_default_of_the_schema(folder):
@@ -115,7 +115,7 @@ def test_a_limit_of_the_command_line_lowers_each_sources_limit(folder):
         read(folder, text, limit=0)
 
 
-# --- mistakes --------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 MISTAKES = {
     # the file itself
@@ -238,7 +238,7 @@ def test_any_value_of_any_key_is_taken_or_refused_with_a_place(tmp_path_factory,
     assert key in said or "prompt_sets" in said
 
 
-# --- the environment -------------------------------------------------------------------------------
+# --- the environment ------------------------------------------------------------------------------
 
 
 def test_the_environment_overrides_the_file(folder):
@@ -299,7 +299,7 @@ def test_a_dotenv_that_is_no_text_is_named(folder, monkeypatch):
         config.environment()
 
 
-# --- freezing --------------------------------------------------------------------------------------
+# --- freezing -------------------------------------------------------------------------------------
 
 
 def refrozen(found, folder):
@@ -377,7 +377,7 @@ def test_the_frozen_file_needs_neither_prompt_files_nor_environment(folder):
     assert again["name"] == "ours"
 
 
-# --- trials ----------------------------------------------------------------------------------------
+# --- trials ---------------------------------------------------------------------------------------
 
 
 def slugs(folder, **changes):

@@ -232,7 +232,7 @@ def test_a_torn_last_line_cannot_swallow_the_next(tmp_path, before, after):
     assert log.read_bytes() == after
 
 
-# --- folders, moving, removing ---------------------------------------------------------------------
+# --- folders, moving, removing --------------------------------------------------------------------
 
 
 def test_every_new_folder_is_entered_durably(tmp_path, kernel):
@@ -270,7 +270,7 @@ def test_a_scratch_folder_goes_with_all_it_holds(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# --- kept aside ------------------------------------------------------------------------------------
+# --- kept aside -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "symlink", "dangling"])
@@ -324,7 +324,7 @@ def test_a_copy_of_what_cannot_be_read_is_not_called_disk_trouble(path):
     assert leftovers(path.parent.parent) == []
 
 
-# --- reading ---------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_absence_stays_absence(tmp_path):

@@ -55,7 +55,7 @@ def told(path, events=None):
     return ledger.read(path)
 
 
-# --- replay ----------------------------------------------------------------------------------------------
+# --- replay ---------------------------------------------------------------------------------------
 
 
 def test_a_part_that_asked_for_nothing_has_an_empty_ledger(path):
@@ -119,7 +119,7 @@ def test_the_service_may_know_the_output_dataset_better(path):
     assert ledger.read(path).last.output_dataset_id == "its-own-name"
 
 
-# --- durable, one line an event ---------------------------------------------------------------------------
+# --- durable, one line an event -------------------------------------------------------------------
 
 
 def test_an_event_is_one_synced_line(path):
@@ -152,7 +152,7 @@ def test_a_wrong_event_is_never_written(path):
     assert not path.exists()
 
 
-# --- damage ------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def test_a_torn_tail_is_skipped_and_the_next_event_stands_alone(path):
@@ -244,7 +244,7 @@ def test_unreadable_is_not_empty(path):
         ledger.read(path)
 
 
-# --- whose jobs these are ------------------------------------------------------------------------------------
+# --- whose jobs these are -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["provider", "account", "endpoint"])

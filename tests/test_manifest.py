@@ -55,7 +55,7 @@ def rewrite(path, change, *, seal=True):
     path.write_bytes(jsonl.dumps_pretty(sealed.sealed(document) if seal else document))
 
 
-# --- a round trip ---------------------------------------------------------------------------------------
+# --- a round trip ---------------------------------------------------------------------------------
 
 
 def test_a_new_manifest_names_the_trial_and_claims_nothing(path):
@@ -106,7 +106,7 @@ def test_jobs_are_mirrored_as_a_copy(saved):
     assert manifest.load(saved).document["jobs"] == {"t0_control": ["j1", None]}
 
 
-# --- no change, no write --------------------------------------------------------------------------------
+# --- no change, no write --------------------------------------------------------------------------
 
 
 def test_what_did_not_change_is_not_written(saved):
@@ -179,7 +179,7 @@ def test_a_manifest_that_cannot_be_read_is_not_overwritten(path):
         Manifest.new("r1", TRIAL).save(path)
 
 
-# --- what is read, and what is not ------------------------------------------------------------------------
+# --- what is read, and what is not ----------------------------------------------------------------
 
 
 def test_reading_never_writes(saved):

@@ -71,7 +71,7 @@ def test_forgotten_tasks_are_forgiven_when_they_were_done_again(path):
     assert read(path).forgotten == {"build:b"}
 
 
-# --- looking leaves no trace -------------------------------------------------------------------------
+# --- looking leaves no trace ----------------------------------------------------------------------
 
 
 def test_looking_creates_nothing(path):
@@ -134,7 +134,7 @@ def leave_in_the_middle_of_a_transaction(path):
     assert path.stat().st_size > size, "the transaction did not reach the file: nothing to roll back"
 
 
-# --- kill and damage -----------------------------------------------------------------------------------
+# --- kill and damage ------------------------------------------------------------------------------
 
 
 def test_a_kill_in_the_middle_leaves_what_was_committed(path):
@@ -192,7 +192,7 @@ def test_no_flipped_bit_makes_it_say_something_wrong(tmp_path, readonly):
         assert set(memory.fingerprints) <= set(KNOWN)
 
 
-# --- trouble is not damage -------------------------------------------------------------------------------
+# --- trouble is not damage ------------------------------------------------------------------------
 
 
 def test_a_memory_in_use_is_not_taken_for_a_damaged_one(path, monkeypatch):

@@ -41,7 +41,7 @@ def inputs(small):
     return {path.name: path.read_bytes() for path in small.paths.inputs.iterdir() if path.is_file()}
 
 
-# --- what is asked ------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 
 def test_every_request_stands_there_exactly_once(small):
@@ -111,7 +111,7 @@ def test_prompts_are_sent_to_the_last_character():
     assert messages(text, text, text)[1]["content"] == f"Passage:\n{text}\n\nQuestion: {text}"
 
 
-# --- parts and their list -------------------------------------------------------------------------------------
+# --- parts and their list -------------------------------------------------------------------------
 
 
 def test_the_list_says_what_the_parts_are(small):
@@ -178,7 +178,7 @@ def test_the_same_items_and_settings_give_the_same_bytes(small, tmp_path):
     assert inputs(SmallTrial(elsewhere, **GRID).ready()) == first
 
 
-# --- building again -------------------------------------------------------------------------------------------
+# --- building again -------------------------------------------------------------------------------
 
 
 def sent(small, *names):

@@ -78,7 +78,7 @@ def small(quick_path):
     return trial
 
 
-# --- what it costs -------------------------------------------------------------------------------------------------
+# --- what it costs --------------------------------------------------------------------------------
 
 
 def test_the_whole_document_by_hand(small):
@@ -184,7 +184,7 @@ def test_discounts_are_those_of_the_config(small, discounts, usd):
     assert small.document["batch_discount_applied"] is (discounts.get("batch_discount", 0.5) > 0)
 
 
-# --- what is not known is null, and said ------------------------------------------------------------------------------
+# --- what is not known is null, and said ----------------------------------------------------------
 
 
 def reprice(small, **changes):
@@ -304,7 +304,7 @@ def test_results_that_were_there_already_have_no_attempts(small):
     assert small.document["usd"] == 0.0022
 
 
-# --- inputs that are not what their phases wrote ----------------------------------------------------------------------
+# --- inputs that are not what their phases wrote --------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["usage", "attempts", "scores"])

@@ -51,7 +51,7 @@ def refusal(small):
     return str(refused.value)
 
 
-# --- the files -------------------------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------------------
 
 
 def test_the_whole_files_byte_for_byte(quick_path):
@@ -105,7 +105,7 @@ def test_the_same_answers_give_the_same_bytes(small):
     assert (small.paths.predictions.read_bytes(), small.paths.usage.read_bytes()) == before
 
 
-# --- what an answer may be ---------------------------------------------------------------------------------------
+# --- what an answer may be ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_an_id_of_a_question_may_look_like_a_formula(quick_path):
     assert row["custom_id"] == 'quiz|=1"%7C%257C|control|0|0|closed'
 
 
-# --- the contract: what is missing, foreign, doubled, reordered or damaged ----------------------------------------
+# --- the contract: what is missing, foreign, doubled, reordered or damaged ------------------------
 
 
 def test_a_missing_row_is_named(small):

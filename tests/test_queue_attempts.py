@@ -105,7 +105,7 @@ def test_the_number_of_an_attempt_stands_in_its_output():
     assert attempts.number_of("ex-def-t0-con-12345678-p01") == 1
 
 
-# --- what is sent ----------------------------------------------------------------------------------------------------
+# --- what is sent ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

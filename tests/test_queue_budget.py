@@ -31,7 +31,7 @@ def price_of(tmp_path, **changes):
     return Price.of(found, found.trials[0])
 
 
-# --- prices ----------------------------------------------------------------------------------------------------------
+# --- prices ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_tokens_are_priced_with_the_cached_ones_as_part_of_the_input():
     assert UNKNOWN.usd(0, 0) is None
 
 
-# --- estimates -------------------------------------------------------------------------------------------------------
+# --- estimates ------------------------------------------------------------------------------------
 
 
 def body(*texts, **limits):
@@ -123,7 +123,7 @@ def test_a_plan_of_several_parts_has_one_price_or_none():
     assert Planned().usd == (0.0, 0.0, 0.0)
 
 
-# --- spent and committed ---------------------------------------------------------------------------------------------
+# --- spent and committed --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_an_attempt_counts_with_its_estimate_until_the_provider_has_counted(chan
     assert found == (None if usd is None else pytest.approx(usd))
 
 
-# --- the stop --------------------------------------------------------------------------------------------------------
+# --- the stop -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

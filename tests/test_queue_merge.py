@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queue_kit import FAST_DISK
 
 from pipeline import paths
 from pipeline.paths import PartPaths
@@ -78,7 +79,7 @@ def histories(draw):
 @settings(max_examples=500, deadline=None)
 @given(histories(), st.randoms(use_true_random=False), st.integers(0, 2), st.booleans())
 def test_rows_come_to_what_the_model_says(history, chance, foreign, parted):
-    with tempfile.TemporaryDirectory(prefix="merge-") as folder:
+    with tempfile.TemporaryDirectory(prefix="merge-", dir=FAST_DISK) as folder:
         part = PartPaths(Path(folder))
         for number, outcome in enumerate(history, 1):
             success, error = [], []

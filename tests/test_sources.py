@@ -53,7 +53,7 @@ def trivia(**answer):
     return {"Data": [{"QuestionId": "tq1", "Question": "Capital of Norway?", "Answer": answer}]}
 
 
-# --- official formats -------------------------------------------------------------------------------
+# --- official formats -----------------------------------------------------------------------------
 
 
 def test_squad_gives_open_book_items_that_cluster_by_paragraph(path):
@@ -120,7 +120,7 @@ def test_the_bundled_questions_are_read():
     assert len(list(sources.read(opened, source("squad_v2")))) >= 60
 
 
-# --- own rows ---------------------------------------------------------------------------------------
+# --- own rows -------------------------------------------------------------------------------------
 
 
 def test_own_jsonl_rows_may_be_open_or_closed_book(path):
@@ -173,7 +173,7 @@ def test_flags_as_spreadsheets_write_them(path, text, flag):
     assert item.unanswerable is flag
 
 
-# --- every bad input: one clear error with its place ---------------------------------------------------
+# --- every bad input: one clear error with its place ----------------------------------------------
 
 GOOD = {"id": "a", "question": "q", "answers": ["x"]}
 BAD = [
@@ -327,7 +327,7 @@ def test_text_survives_jsonl_and_csv_alike(tmp_path_factory, texts):
     assert read(path, "csv", table.getvalue()) == read(path, "jsonl", rows)
 
 
-# --- prepared rows ----------------------------------------------------------------------------------
+# --- prepared rows --------------------------------------------------------------------------------
 
 
 def test_a_prepared_row_holds_what_scoring_needs(path):
