@@ -15,15 +15,10 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-<<<<<<< HEAD
 from typing import Any
 
 from doit import cmd_run, doit_cmd
 from ruamel.yaml import YAML
-=======
-
-from doit import cmd_run, doit_cmd
->>>>>>> base
 
 from pipeline import console, doit_state, session
 from pipeline.request import parse
@@ -62,10 +57,7 @@ statistics: {bootstrap_samples: 1000, permutation_samples: 1000}
 prices:
   models:
     small: {input_per_mtok: 0.15, output_per_mtok: 0.60}
-<<<<<<< HEAD
     other: {input_per_mtok: 1, output_per_mtok: 1}
-=======
->>>>>>> base
 emulator: {job_seconds: 0}
 """
 
@@ -128,7 +120,6 @@ def reading(folder: Path, **variables: str):
             opened.close()
 
 
-<<<<<<< HEAD
 def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     """path -> what stands there, its content and its mtime: equal trees mean that nothing at all was written."""
     found: dict[str, tuple[object, ...]] = {}
@@ -147,20 +138,6 @@ def files(folder: Path, *but: str) -> dict[str, tuple[object, ...]]:
     }
 
 
-=======
-def tree(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, tuple[object, ...]]:
-    """path -> what it is and holds, with its mtime; without the paths that end in one of *but*."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        status = path.lstat()
-        if not name.endswith(but) or not but:
-            content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-            found[name] = (content, status.st_mtime_ns, status.st_mode)
-    return found
-
-
->>>>>>> base
 def letters(folder: Path) -> dict[tuple[str, str], str]:
     """(phase, trial) -> U or R, as `doit list --status --all` shows them; a group under the trial ""."""
     ran = doit(folder, "list", "--status", "--all", "--quiet", f"rid={RID}")
@@ -171,7 +148,6 @@ def letters(folder: Path) -> dict[tuple[str, str], str]:
         phase, _, trial = name.partition(":")
         found[phase, trial] = letter
     return found
-<<<<<<< HEAD
 
 
 def edit(folder: Path, place: str, value: Any) -> None:
@@ -185,5 +161,3 @@ def edit(folder: Path, place: str, value: Any) -> None:
         target = target[step]
     target[last] = value
     yaml.dump(document, path)
-=======
->>>>>>> base
