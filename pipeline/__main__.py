@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from pipeline import console, jsonl
-from pipeline.errors import EXIT_DONE, EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, NotReady, TrialmakeError, UsageError
+from pipeline import console, graph, jsonl
+from pipeline.errors import (
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_FAILED,
+    EXIT_SIGINT,
+    EXIT_USAGE,
+    NotReady,
+    TrialmakeError,
+    UnknownRun,
+    UsageError,
+)
 from pipeline.request import Request
 
 Chosen = argparse.Namespace
@@ -19,11 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of its error, or 0."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    chosen, rest = _parser().parse_known_args([word for word in given if word != "--debug"])
-    if rest and chosen.command != "emulate":
-        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    chosen.rest = rest
+    parser = _parser()
     try:
+        chosen, rest = parser.parse_known_args([word for word in given if word != "--debug"])
+        if chosen.run is None:
+            parser.print_help()
+            return EXIT_USAGE
+        if rest and chosen.command != "emulate":
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        chosen.rest = rest
         return int(chosen.run(chosen) or EXIT_DONE)
     except TrialmakeError as error:
         console.warn(f"ERROR: {error}")
@@ -31,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except BrokenPipeError:
-        return EXIT_ERROR  # `... | head`: the reader has gone
+        # `... | head`: the reader has gone. Python must not try to write either, when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, the traceback on request
         console.warn(f"ERROR: {type(error).__name__}: {error}\nThis is a bug; --debug shows where.")
         if debug:
@@ -39,10 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others: one message, exit code 3."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(f"{message}.", hint=f"{self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs; plan; run the emulator.")
+    parser = _Parser(prog="python -m pipeline", description="Look at runs, compare them, plan the next; first steps.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, run: Callable[[Chosen], int | None], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
@@ -50,39 +77,44 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="a JSON document instead of text")
         return added
 
+    command("init", _init, "a folder to start an own experiment from").add_argument("folder")
+    doctor = command("doctor", _doctor, "check config, question files, key, account, model, clock and disk")
+    doctor.add_argument("config", nargs="?", help="default: the config that doit would start from here")
+    config = command("config", _config, "show the effective config, check it, or list every setting there is")
+    config.add_argument("action", choices=["show", "check", "settings"])
+    config.add_argument("path", nargs="?", help="default: the config that doit would start from here")
+    command("plan", _plan, "what would run and why, what would be sent and cost").add_argument("rid", nargs="?")
     command("runs", _runs, "list the runs there are, newest first")
     command("status", _status, "how far a run is, phase by phase").add_argument("rid", nargs="?")
-    explain = command("explain", _explain, "why each phase is current or not")
-    explain.add_argument("rid", nargs="?")
-    explain.add_argument("phase", nargs="?")
-    explain.add_argument("trial", nargs="?")
-    command("plan", _plan, "what would run and why, what would be sent and cost").add_argument("rid", nargs="?")
-    manifest = command("manifest", _manifest, "check a manifest, or bring it up to date")
+    explain = command("explain", _explain, "why each phase is current or not: explain [RID] [PHASE [TRIAL]]")
+    for name in ("rid", "phase", "trial"):
+        explain.add_argument(name, nargs="?")
+    command("open", _open, "open a run's pages in a browser and print where they are").add_argument("rid", nargs="?")
+    compare = command("compare", _compare, "one run's condition against another's: RID[:trial[:condition]] twice")
+    compare.add_argument("first", help="takes the place of the control")
+    compare.add_argument("second", help="its difference from the first is shown")
+    _power_arguments(command("power", _power, "items and samples the next experiment needs, what a budget can show"))
+    manifest = command("manifest", _manifest, "check a trial_manifest.json, or bring it up to date")
     manifest.add_argument("action", choices=["check", "migrate"])
     manifest.add_argument("path")
-    compare = command("compare", _compare, "one run's condition against another's: RID[:trial[:condition]] twice")
-    compare.add_argument("first")
-    compare.add_argument("second")
-    power = command("power", _power, "items and samples the next experiment needs, and what a budget can show")
-    power.add_argument("pilot", nargs="?", help="RID[:trial] of a finished run")
-    power.add_argument("--temp")
-    power.add_argument("--type", choices=["open", "closed"])
-    power.add_argument("--metric", default="em")
-    power.add_argument("--omega2", type=float, help="assumed variance between items, without a pilot")
-    power.add_argument("--sigma2", type=float, default=0.0, help="assumed variance within an item")
+    completion = commands.add_parser("completion", help="a script that completes doit's words in bash or zsh")
+    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.set_defaults(run=_completion)
+    commands.add_parser("emulate", add_help=False, help="run the emulator by hand").set_defaults(run=_emulate)
+    return parser
+
+
+def _power_arguments(power: argparse.ArgumentParser) -> None:
+    power.add_argument("pilot", nargs="?", help="RID[:trial] of a finished run to take variances from")
+    power.add_argument("--temp", help="the pilot's temperature; default: its first")
+    power.add_argument("--type", choices=["open", "closed"], help="default: the pilot's first")
+    power.add_argument("--metric", default="em", help="default: em")
+    power.add_argument("--omega2", type=float, help="without a pilot: the variance of deltas between items")
+    power.add_argument("--sigma2", type=float, default=0.0, help="the variance of one item's samples; default 0")
+    power.add_argument("--delta", type=float, nargs="+", help="differences to plan for; default: the config's")
     power.add_argument("--items", type=int, help="what can so many items show?")
     power.add_argument("--requests", type=int, help="what can so many requests show?")
     power.add_argument("--usd", type=float, help="what can this budget show, at the pilot's price?")
-    command("init", _init, "a folder to start an own experiment from").add_argument("folder")
-    doctor = command("doctor", _doctor, "check key, account, model, disk, clock, config and question files")
-    doctor.add_argument("config", nargs="?")
-    config = command("config", _config, "show the effective config, or check one")
-    config.add_argument("action", choices=["show", "check"])
-    config.add_argument("path", nargs="?")
-    command("open", _open, "show the run's pages in a browser, or print where they are").add_argument("rid", nargs="?")
-    emulate = commands.add_parser("emulate", add_help=False, help="run the emulator by hand")
-    emulate.set_defaults(run=_emulate)
-    return parser
 
 
 def _show(chosen: Chosen, document: Any, text: Iterable[str]) -> None:
@@ -91,6 +123,56 @@ def _show(chosen: Chosen, document: Any, text: Iterable[str]) -> None:
     else:
         for line in text:
             console.say(line)
+
+
+# --- first steps -----------------------------------------------------------------------------------
+
+
+def _init(chosen: Chosen) -> None:
+    from pipeline import starter
+
+    written = [str(path) for path in starter.init(Path(chosen.folder))]
+    _show(chosen, written, [*written, f"Next: cd {chosen.folder} && doit plan && doit"])
+
+
+def _doctor(chosen: Chosen) -> int:
+    from pipeline import doctor
+
+    findings = doctor.examine(_config_path(chosen.config))
+    _show(chosen, [finding.as_json() for finding in findings], doctor.as_text(findings))
+    return EXIT_FAILED if any(finding.ok is False for finding in findings) else EXIT_DONE
+
+
+def _config(chosen: Chosen) -> None:
+    from pipeline import config, settings
+
+    if chosen.action == "settings":
+        listed = settings.settings()
+        _show(chosen, [vars(setting) for setting in listed], settings.as_text(listed))
+        return
+    path = _config_path(chosen.path)
+    checked = config.read(path, environment=config.environment())
+    if chosen.action == "check":
+        trials = [trial.slug for trial in checked.trials]
+        _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])
+    else:
+        _show(chosen, dict(checked.values), config.as_yaml(checked).splitlines())
+
+
+def _completion(chosen: Chosen) -> None:
+    from pipeline import completion
+
+    console.say(completion.script(chosen.shell).rstrip())
+
+
+# --- looking at runs -------------------------------------------------------------------------------
+
+
+def _plan(chosen: Chosen) -> None:
+    from pipeline import plan
+
+    planned = plan.plan(_session(chosen.rid))
+    _show(chosen, plan.as_json(planned), plan.as_text(planned))
 
 
 def _runs(chosen: Chosen) -> None:
@@ -103,99 +185,56 @@ def _runs(chosen: Chosen) -> None:
 def _status(chosen: Chosen) -> None:
     from pipeline import views
 
-    document = views.status(_session(chosen.rid))
+    document = views.status(_run(chosen.rid))
     _show(chosen, document, views.status_text(document))
 
 
 def _explain(chosen: Chosen) -> None:
-    from pipeline import views
+    from pipeline import paths, views
 
-    explained = views.explain(_session(chosen.rid), chosen.phase, chosen.trial)
+    rid, phase, trial = chosen.rid, chosen.phase, chosen.trial
+    if rid in graph.BY_NAME and trial is None and not paths.RunPaths.of(rid).root.exists():
+        rid, phase, trial = None, rid, phase  # `explain parse`: of the latest run
+    explained = views.explain(_run(rid), phase, trial)
     _show(chosen, explained, views.explain_text(explained))
 
 
-def _plan(chosen: Chosen) -> None:
-    from pipeline import plan
+def _open(chosen: Chosen) -> None:
+    import webbrowser
 
-    planned = plan.plan(_session(chosen.rid))
-    if chosen.json:
-        console.say(plan.as_json(planned).decode().rstrip())
-    else:
-        for line in plan.as_text(planned):
-            console.say(line)
-
-
-def _manifest(chosen: Chosen) -> None:
-    from pathlib import Path
-
-    from pipeline import repair
-
-    said = repair.check(Path(chosen.path)) if chosen.action == "check" else repair.migrate(Path(chosen.path))
-    _show(chosen, {"path": chosen.path, "says": said}, said)
+    opened = _run(chosen.rid)
+    page = opened.workspace.paths.index_html
+    if not page.exists():
+        raise NotReady("is not there yet.", where=str(page), hint=opened.resume_command)
+    shown = not chosen.json and webbrowser.open(page.resolve().as_uri())
+    _show(chosen, {"path": str(page)}, [str(page) if shown else f"{page} (no browser to open it in)"])
 
 
 def _compare(chosen: Chosen) -> None:
     from pipeline import comparing
 
     document = comparing.compare(chosen.first, chosen.second)
-    _show(chosen, document, comparing.compare_text(document, chosen.first, chosen.second))
+    _show(chosen, document, comparing.compare_text(document))
 
 
 def _power(chosen: Chosen) -> None:
     from pipeline import comparing
 
+    wanted = comparing.Wanted(chosen.delta, chosen.items, chosen.requests, chosen.usd)
+    if (chosen.pilot is None) == (chosen.omega2 is None):
+        raise UsageError("name a finished run, or give --omega2 (and --sigma2); one of the two.")
     if chosen.pilot is not None:
-        document = comparing.power_from_pilot(
-            chosen.pilot, chosen.temp, chosen.type, chosen.metric, chosen.items, chosen.usd
-        )
-    elif chosen.omega2 is not None:
-        document = comparing.power_from_variances(chosen.omega2, chosen.sigma2, chosen.items, chosen.requests)
+        document = comparing.power_from_pilot(chosen.pilot, chosen.temp, chosen.type, chosen.metric, wanted)
     else:
-        raise UsageError("name a finished run, or give --omega2 (and --sigma2).")
+        document = comparing.power_from_variances(chosen.omega2, chosen.sigma2, wanted)
     _show(chosen, document, comparing.power_text(document))
 
 
-def _init(chosen: Chosen) -> None:
-    from pathlib import Path
+def _manifest(chosen: Chosen) -> None:
+    from pipeline import repair
 
-    from pipeline import starter
-
-    written = [str(path) for path in starter.init(Path(chosen.folder))]
-    _show(chosen, written, [*written, f"Next: cd {chosen.folder} && doit plan && doit"])
-
-
-def _doctor(chosen: Chosen) -> int:
-    from pathlib import Path
-
-    from pipeline import doctor
-
-    findings = doctor.examine(Path(chosen.config) if chosen.config else doctor.default_config())
-    _show(chosen, [vars(finding) for finding in findings], doctor.as_text(findings))
-    return EXIT_FAILED if any(finding.ok is False for finding in findings) else EXIT_DONE
-
-
-def _config(chosen: Chosen) -> None:
-    from pathlib import Path
-
-    from pipeline import config, doctor
-
-    path = Path(chosen.path) if chosen.path else doctor.default_config()
-    checked = config.read(path, environment=config.environment())
-    if chosen.action == "check":
-        trials = [trial.slug for trial in checked.trials]
-        _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])
-    else:
-        _show(chosen, dict(checked.values), config.frozen_text(checked).decode().splitlines())
-
-
-def _open(chosen: Chosen) -> None:
-    import webbrowser
-
-    page = _session(chosen.rid).workspace.paths.index_html
-    if not page.exists():
-        raise NotReady("is not there yet.", where=str(page), hint="doit resume")
-    shown = webbrowser.open(page.resolve().as_uri())
-    _show(chosen, {"path": str(page), "shown": shown}, [str(page)])
+    said = repair.check(Path(chosen.path)) if chosen.action == "check" else repair.migrate(Path(chosen.path))
+    _show(chosen, {"path": chosen.path, "says": said}, said)
 
 
 def _emulate(chosen: Chosen) -> int:
@@ -204,10 +243,25 @@ def _emulate(chosen: Chosen) -> int:
     return int(emulate(chosen.rest))
 
 
+def _config_path(given: str | None) -> Path:
+    from pipeline import session
+
+    return session.config_path(Request(config=Path(given) if given else None))
+
+
 def _session(rid: str | None) -> Any:
+    """The named or latest run, to look at; before the first, what it would be."""
     from pipeline import session
 
     return session.open_for_reading(Request(rid=rid), console.warn)
+
+
+def _run(rid: str | None) -> Any:
+    """The named or latest run. Raises UnknownRun when there is none."""
+    opened = _session(rid)
+    if not opened.workspace.paths.root.exists():
+        raise UnknownRun("there is no run here yet.", hint="doit starts one; doit plan shows what it would do")
+    return opened
 
 
 if __name__ == "__main__":

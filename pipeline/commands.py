@@ -113,12 +113,12 @@ class Plan(Command):  # type: ignore[misc] # doit ships no types
 
 
 def _print_plan() -> int:
-    from pipeline import plan
+    from pipeline import jsonl, plan
 
     opened = tasks.load()
     planned = plan.plan(opened)
     if opened.request.json:
-        say(plan.as_json(planned).decode().rstrip())
+        say(jsonl.dumps_pretty(plan.as_json(planned)).decode().rstrip())
     else:
         for line in plan.as_text(planned):
             say(line)

@@ -5,54 +5,99 @@ The statistics are those of the report; this module finds the files and puts the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import workspace
+from pipeline import jsonl, workspace
+from pipeline.config import Config
 from pipeline.errors import NotReady, UsageError
-from pipeline.paths import RunPaths
-from pipeline.workspace import Record
+from pipeline.paths import RunPaths, TrialPaths
+from pipeline.plain import columns
 
 Document = dict[str, Any]
+Settings = Mapping[str, Any]
+
+_SHOWN = 5  # items named in a message
+
+
+# --- compare ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One condition of one trial; *control* is what the run calls its control."""
+
+    run: RunPaths
+    config: Settings
+    control: str
+    slug: str
+    condition: str
+
+    def finished(self, file: Path) -> Path:
+        """*file* of the trial. Raises NotReady when its phase has not written it."""
+        if not file.exists():
+            raise NotReady("is not there yet.", where=str(file), hint=f"doit resume rid={self.run.rid}")
+        return file
+
+    @property
+    def files(self) -> TrialPaths:
+        """The trial's files."""
+        return self.run.trial(self.slug)
 
 
 def compare(first: str, second: str) -> Document:
     """`RID[:trial[:condition]]` against another, paired on shared items; the same document as `significance.json`.
 
-    The condition defaults to the first treatment. Raises UnknownRun, UsageError or NotReady.
+    The first takes the place of the control; a condition defaults to the run's first treatment, settings are the
+    first run's. Raises UnknownRun, UsageError (also when a shared item is not the same question) or NotReady.
     """
+    one, other = _side(first), _side(second)
+    if (one.run, one.slug, one.condition) == (other.run, other.slug, other.condition):
+        trial = f"{one.run.rid}:{one.slug}"
+        raise UsageError(
+            f"{first} and {second} name the same answers: {one.condition} of {trial}.",
+            hint=f"name conditions, as in {trial}:{one.control} {trial}:{one.condition}",
+        )
+    scores = [side.finished(side.files.scores) for side in (one, other)]
+    _refuse_other_questions(one, other)
     from pipeline.statistics.analysis import compare as compare_scores
     from pipeline.statistics.settings import StatisticsSettings
     from pipeline.statistics.table import read_scores
 
-    record, scores_a, condition_a = _find(first)
-    _, scores_b, condition_b = _find(second)
-    settings = StatisticsSettings.of(record.config["statistics"])
-    names = (first, second) if first != second else (f"{first} (1)", f"{second} (2)")
-    return compare_scores(read_scores(scores_a), condition_a, read_scores(scores_b), condition_b, settings, names)
+    tables = [read_scores(path) for path in scores]
+    settings = StatisticsSettings.of(one.config["statistics"])
+    return compare_scores(tables[0], one.condition, tables[1], other.condition, settings, (first, second))
 
 
-def compare_text(document: Document, first: str, second: str) -> Iterator[str]:
+def compare_text(document: Document) -> Iterator[str]:
     """One line per temperature, type and metric."""
-    yield f"{second} minus {first}, paired on shared items"
+    yield f"{document['treatment']} minus {document['control']}, paired on shared items"
+    rows = [("temp", "type", "metric", "items", "difference", "95% CI", "p", "q")]
+    unpaired = 0
     for temp, types in document["results"].items():
         for kind, block in types.items():
-            for metric, numbers in block["metrics"].items():
-                yield f"t={temp} {kind:<6} {metric:<18} {_words(numbers)}"
+            unpaired += block["n_unpaired"]
+            rows += [(temp, kind, metric, *_cells(numbers)) for metric, numbers in block["metrics"].items()]
+    yield from columns(rows)
+    if unpaired:
+        yield f"left out: {unpaired:,} items (by type and temperature) that only one of the two holds"
 
 
-def _words(numbers: Document) -> str:
-    delta = numbers["delta_mean"]
-    if delta is None:
-        return f"n={numbers['n_pairs']}: not defined"
+def _cells(numbers: Document) -> tuple[str, str, str, str, str]:
     primary = numbers["primary"]  # where items share clusters, the test and interval that allow for it
-    interval, p = primary["ci_95"], primary["p_value"]
-    between = f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval and interval[0] is not None else ""
-    return f"{delta:+.4f}{between}  p={'-' if p is None else format(p, '.4g')}  n={numbers['n_pairs']}"
+    delta, interval, p, q = numbers["delta_mean"], primary["ci_95"], primary["p_value"], primary["q_value"]
+    return (
+        f"{numbers['n_pairs']:,}",
+        "-" if delta is None else f"{delta:+.4f}",
+        f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+        "-" if p is None else format(p, ".4g"),
+        "-" if q is None else format(q, ".4g"),
+    )
 
 
-def _find(text: str) -> tuple[Record, Path, str]:
+def _side(text: str) -> _Side:
     rid, _, rest = text.partition(":")
     slug, _, condition = rest.partition(":")
     run = RunPaths.of(rid)
@@ -60,96 +105,173 @@ def _find(text: str) -> tuple[Record, Path, str]:
         record = workspace.read_record(run.record)
     except FileNotFoundError:
         raise workspace.unknown_run(rid) from None
-    if not slug and len(record.trials) > 1:
-        raise UsageError(f"run {rid} has {len(record.trials)} trials.", hint=f"say {rid}:{record.trials[0]}")
-    slug = slug or record.trials[0]
-    if slug not in record.trials:
-        raise UsageError(f"run {rid} has no trial {slug!r}.", hint=f"trials are: {', '.join(record.trials)}")
-    scores = run.trial(slug).scores
-    if not scores.exists():
-        raise NotReady("is not there yet.", where=str(scores), hint=f"doit resume rid={rid}")
-    if not condition:
-        prompts = next(iter(record.config["prompt_sets"].values()))
-        condition = next(name for name in prompts if name != record.config["control"])
-    return record, scores, condition
+    trials = {trial.slug: trial for trial in Config(record.config, run.root).trials}
+    if not slug and len(trials) > 1:
+        raise UsageError(f"run {rid} has {len(trials)} trials.", hint=f"say one of {rid}:{f', {rid}:'.join(trials)}")
+    slug = slug or next(iter(trials))
+    if slug not in trials:
+        raise UsageError(f"run {rid} has no trial {slug!r}.", hint=f"trials are: {', '.join(trials)}")
+    control, *treatments = trials[slug].conditions
+    return _Side(run, record.config, control, slug, condition or treatments[0])
 
 
-def power_from_pilot(
-    pilot: str, temp: str | None, kind: str | None, metric: str, items: int | None, usd: float | None
-) -> Document:
-    """What the next experiment needs, from a finished run's variances; *usd* becomes requests at the pilot's price."""
-    from pipeline import jsonl
-    from pipeline.statistics import numbers, power
+def _refuse_other_questions(one: _Side, other: _Side) -> None:
+    """Equal ids do not make equal questions: an edited question would be compared with its old self."""
+    if one.run == other.run:
+        return
+    asked, again = _questions(one.run), _questions(other.run)
+    changed = [item for item, row in asked.items() if again.get(item, row) != row]
+    if changed:
+        shown = ", ".join("|".join(item) for item in changed[:_SHOWN])
+        more = f" and {len(changed) - _SHOWN:,} more" if len(changed) > _SHOWN else ""
+        raise UsageError(
+            f"{len(changed):,} items of {one.run.rid} and {other.run.rid} have the same id and differ in question, "
+            f"passage or answers: {shown}{more}.",
+            hint="give questions that were changed new ids, and run again",
+        )
 
-    record, scores, _ = _find(pilot)
-    significance = jsonl.read_document(scores.with_name("significance.json"))
-    temp = temp or next(iter(significance["results"]))
-    blocks = significance["results"].get(temp, {})
-    kind = kind or next(iter(blocks), "")
-    found = blocks.get(kind, {}).get("metrics", {}).get(metric)
-    if found is None:
-        raise UsageError(f"run {pilot} has no {metric} at temperature {temp}, type {kind or '-'}.")
-    told = found["power"]
+
+def _questions(run: RunPaths) -> dict[tuple[str, str], Document]:
+    """(dataset, id) -> the prepared row without its cluster; none for a run without prepared rows."""
+    rows = [
+        jsonl.loads(line.data)
+        for path in (run.closed_book, run.open_book)
+        if path.exists()
+        for line in jsonl.lines(path)
+    ]
+    return {(row["dataset"], row["id"]): {**row, "cluster": None} for row in rows}
+
+
+# --- power -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a plan: differences to show (None: the config's), and what is at hand."""
+
+    deltas: Sequence[float] | None = None
+    items: int | None = None
+    requests: int | None = None
+    usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--items", self.items), ("--requests", self.requests), ("--usd", self.usd)):
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} {value:g}: must be above 0.")
+        if any(delta <= 0 for delta in self.deltas or ()):
+            raise UsageError("--delta: a difference to plan for must be above 0.")
+        if self.requests is not None and self.usd is not None:
+            raise UsageError("--requests and --usd say the same twice; give one of them.")
+
+
+def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str, wanted: Wanted) -> Document:
+    """What the next experiment needs, by a finished run's variances; money becomes requests at that run's price.
+
+    Raises UnknownRun, UsageError for what the pilot does not hold, or NotReady.
+    """
+    from pipeline.statistics import power
+
+    side = _side(pilot)
+    significance = jsonl.read_document(side.finished(side.files.significance))
+    temp = _chosen("temperature", temp and _temp_key(temp), significance["results"])
+    kind = _chosen("type", kind, significance["results"][temp])
+    found = significance["results"][temp][kind]["metrics"]
+    numbers = found[_chosen(f"{kind} metric", metric, found)]
+    if numbers["sd_delta"] is None:
+        where = f"with {metric} at temperature {temp}, type {kind}"
+        raise UsageError(f"{pilot} has {numbers['n_pairs']} items {where}: too few to plan by.")
+    told = numbers["power"]
     one = power.ONE_SAMPLE
     variances = power.Variances(
-        total=one if found["sd_delta"] is None else found["sd_delta"] ** 2,
+        total=numbers["sd_delta"] ** 2,
         omega2=one if told["omega2"] is None else told["omega2"],
         sigma2_control=one if told["sigma2_control"] is None else told["sigma2_control"],
         sigma2_treatment=one if told["sigma2_treatment"] is None else told["sigma2_treatment"],
         design_effect=told["design_effect"] or 1.0,
+        clipped=power.CLIPPED in numbers["warnings"],
     )
-    requests = None if usd is None else _requests_for(usd, jsonl.read_document(scores.with_name("costs.json")))
-    settings = record.config["statistics"]
-    planned = power.plan(
-        variances,
-        alpha=settings["alpha"],
-        power=settings["power"],
-        deltas=settings["target_deltas"],
-        items=items,
-        requests=requests,
-    )
-    return {"pilot": pilot, "temp": temp, "type": kind, "metric": metric, **numbers.seal(planned)}
+    requests = wanted.requests if wanted.usd is None else _requests_for(wanted.usd, side.finished(side.files.costs))
+    planned = _planned(variances, side.config["statistics"], wanted, requests)
+    return {"pilot": pilot, "temp": temp, "type": kind, "metric": metric, **planned}
 
 
-def power_from_variances(omega2: float, sigma2: float, items: int | None, requests: int | None) -> Document:
+def power_from_variances(omega2: float, sigma2: float, wanted: Wanted) -> Document:
     """The same from assumed variances: between items, and within an item (each condition alike)."""
     from pipeline import config as configuration
+    from pipeline.statistics import power
+
+    if omega2 < 0 or sigma2 < 0:
+        raise UsageError("--omega2 and --sigma2 are variances: 0 or more.")
+    if wanted.usd is not None:
+        raise UsageError("--usd needs a finished run to take the price of a request from.", hint="say --requests")
+    variances = power.Variances(omega2 + 2 * sigma2, omega2, sigma2, sigma2)
+    return _planned(variances, configuration.defaults()["statistics"], wanted, wanted.requests)
+
+
+def power_text(document: Document) -> Iterator[str]:
+    """A line per number of samples: items each difference needs, and what the given items or budget can show."""
+    if "pilot" in document:
+        where = f"at temperature {document['temp']}, {document['type']} questions"
+        yield f"by {document['metric']} in {document['pilot']} {where}"
+    design = f"; clusters multiply items by {document['design_effect']:.3g}" if document["design_effect"] != 1 else ""
+    yield f"items for a power of {document['power']} at a two-sided alpha of {document['alpha']}{design}"
+    first = document["by_samples"][0]
+    rows = [("samples per item", *(f"to show {float(delta):g}" for delta in first["items_needed"]))]
+    if "detectable" in first:
+        rows[0] += ("those items show",)
+    if "detectable_within_budget" in first:
+        rows[0] += ("budget: items", "which show")
+    for row in document["by_samples"]:
+        cells = [str(row["samples"]), *map(_count, row["items_needed"].values())]
+        if "detectable" in row:
+            cells.append(_effect(row["detectable"]))
+        if "detectable_within_budget" in row:
+            cells += [_count(row["affordable_items"]), _effect(row["detectable_within_budget"])]
+        rows.append(tuple(cells))
+    yield from columns(rows)
+    yield "a request is an item under one condition: items x 2 x samples, for each temperature"
+    yield from (f"warning: {warning}" for warning in document["warnings"])
+
+
+def _planned(variances: Any, settings: Settings, wanted: Wanted, requests: int | None) -> Document:
     from pipeline.statistics import numbers, power
 
-    settings = configuration.defaults()["statistics"]
-    variances = power.Variances(omega2 + 2 * sigma2, omega2, sigma2, sigma2)
     planned = power.plan(
         variances,
         alpha=settings["alpha"],
         power=settings["power"],
-        deltas=settings["target_deltas"],
-        items=items,
+        deltas=wanted.deltas or settings["target_deltas"],
+        items=wanted.items,
         requests=requests,
     )
     return numbers.seal(planned)
 
 
-def power_text(document: Document) -> Iterator[str]:
-    """A line per number of samples: items needed for each effect, and what the given items or budget can show."""
-    yield f"alpha {document['alpha']}, power {document['power']}, design effect {document['design_effect']:.3g}"
-    for row in document["by_samples"]:
-        needs = ", ".join(
-            f"{delta}: {'-' if n is None else format(n, ',')} items" for delta, n in row["items_needed"].items()
-        )
-        shows = "".join(
-            f"; {word} {row[key]:.4f}"
-            for key, word in (
-                ("detectable", "these items show"),
-                ("detectable_within_budget", "the budget shows"),
-            )
-            if row.get(key) is not None
-        )
-        yield f"K={row['samples']:<3} {needs}{shows}"
-    yield from (f"warning: {warning}" for warning in document["warnings"])
+def _chosen(what: str, name: str | None, found: Mapping[str, Any]) -> str:
+    name = name or next(iter(found), None)
+    if name is None or name not in found:
+        raise UsageError(f"the pilot has no {what} {name or ''}.", hint=f"it has: {', '.join(found) or 'none'}")
+    return name
 
 
-def _requests_for(usd: float, costs: Document) -> int:
-    rows = costs["usage_records"]
-    if not costs["usd"] or not rows:
-        raise UsageError("the pilot has no cost to plan with.", hint="give prices in its config, or --requests")
-    return int(usd / (costs["usd"] / rows))
+def _temp_key(text: str) -> str:
+    try:
+        return format(float(text), "g")
+    except ValueError:
+        raise UsageError(f"--temp {text}: is no number.") from None
+
+
+def _requests_for(usd: float, costs: Path) -> int:
+    document = jsonl.read_document(costs)
+    rows = document["usage_records"]
+    if not document["usd"] or not rows:
+        raise UsageError("the pilot has no cost to plan with.", hint="give prices in its config, or say --requests")
+    return int(usd / (document["usd"] / rows))
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _effect(size: float | None) -> str:
+    return "-" if size is None else f"{size:.4f}"

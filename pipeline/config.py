@@ -98,11 +98,18 @@ def read(path: Path, *, environment: Mapping[str, str] | None = None, limit: int
         _put(document, place, value)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit}: must be at least 1.")
-    config = check(document, base=path.parent, where=str(path))
-    values = {**config.values, "prompt_sets": _inline_prompts(config, where=str(path))}
+    names = overriding(environment or {})
+    where = f"{path} with {', '.join(names)} of the environment" if names else str(path)
+    config = check(document, base=path.parent, where=where)
+    values = {**config.values, "prompt_sets": _inline_prompts(config, where=where)}
     if limit is not None:
         values["sources"] = [{**source, "limit": min(limit, source["limit"] or limit)} for source in values["sources"]]
-    return check(values, base=path.parent, where=str(path))
+    return check(values, base=path.parent, where=where)
+
+
+def overriding(variables: Mapping[str, str]) -> list[str]:
+    """The names of *variables* that set something in a new run."""
+    return sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS)
 
 
 def check(document: Any, *, base: Path, where: str) -> Config:
@@ -122,11 +129,16 @@ def defaults() -> dict[str, Any]:
     return filled
 
 
-def frozen_text(config: Config) -> bytes:
-    """The YAML that freezes *config* in a run's folder; reading it back gives the same values."""
+def as_yaml(config: Config) -> str:
+    """*config* with all its defaults and prompts; reading it back gives the same values."""
     stream = io.StringIO()
     _yaml().dump(_plain(config.values), stream)
-    return (_FROZEN_HEADER + stream.getvalue()).encode()
+    return stream.getvalue()
+
+
+def frozen_text(config: Config) -> bytes:
+    """What freezes *config* in a run's folder."""
+    return (_FROZEN_HEADER + as_yaml(config)).encode()
 
 
 def read_frozen(path: Path, *, base: Path) -> Config:
@@ -209,17 +221,16 @@ def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], 
     """`TRIALMAKE_QUEUE__MAX_ATTEMPTS=5` -> (("queue", "max_attempts"), 5)."""
     from ruamel.yaml.error import YAMLError
 
-    for name, text in sorted(variables.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS:
-            place = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-            try:
-                yield place, _yaml().load(text)
-            except YAMLError as error:
-                raise ConfigError(
-                    f"is not valid YAML: {' '.join(str(error).split())}",
-                    where=f"environment variable {name}",
-                    hint=f"quote it as in {name}='\"text\"', or unset it",
-                ) from error
+    for name in overriding(variables):
+        place = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        try:
+            yield place, _yaml().load(variables[name])
+        except YAMLError as error:
+            raise ConfigError(
+                f"is not valid YAML: {' '.join(str(error).split())}",
+                where=f"environment variable {name}",
+                hint=f"quote it as in {name}='\"text\"', or unset it",
+            ) from error
 
 
 def _put(document: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

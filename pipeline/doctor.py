@@ -5,40 +5,72 @@ Each finding is one line; nothing is written, and nothing is sent that could cos
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
 from pipeline import paths, sources
 from pipeline.config import Config
-from pipeline.errors import TrialmakeError
+from pipeline.errors import AuthError, TrialmakeError, Unreachable
 from pipeline.queue.budget import Price
 
-_NEEDED = 1 << 30  # bytes of free disk below which a warning is due
+if TYPE_CHECKING:
+    from pipeline.providers.fireworks import Health
+
+_NEEDED = 1 << 30  # bytes of free disk below which results of an ordinary run may not fit
 _SKEW = 300.0  # seconds a clock may be off before signed links and deadlines suffer
+_MARKS = {True: "ok", False: "FAIL", None: "note"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: *ok* is None for a remark. *advice* says what to do when it is not ok."""
+    """One check: *ok* is None for a remark. *advice* says what to do where it is not ok."""
 
     name: str
     ok: bool | None
     says: str
     advice: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain values."""
+        return {"name": self.name, "ok": self.ok, "says": self.says, "advice": None if self.ok else self.advice or None}
+
 
 def examine(path: Path) -> list[Finding]:
     """The findings for the config at *path*, in the order a run would meet them."""
-    findings = [_python(), _disk()]
-    config, finding = _config(path)
-    findings.append(finding)
-    if config is not None:
-        findings += [*_sources(config), *_prices(config), *_provider(config)]
-    return findings
+    findings = [_python(), _disk(), _folder()]
+    try:
+        config = configuration.read(path, environment=configuration.environment())
+    except TrialmakeError as error:
+        return [*findings, _failed("config", error, "fix the named keys")]
+    trials = ", ".join(trial.slug for trial in config.trials)
+    findings.append(Finding("config", True, f"{path}: valid; trials: {trials}"))
+    return [*findings, *_sources(config), *_prices(config), *_budget(config), *_provider(config)]
+
+
+def as_text(findings: list[Finding]) -> Iterator[str]:
+    """One line a finding, advice under what is not ok, and what it comes to."""
+    for finding in findings:
+        first, *more = finding.says.splitlines()
+        yield f"{_MARKS[finding.ok]:<4}  {finding.name}: {first}"
+        yield from (f"      {line.strip()}" for line in more)
+        if finding.ok is not True and finding.advice:
+            yield f"      Next: {finding.advice}"
+    failed = sum(finding.ok is False for finding in findings)
+    yield f"{failed} of {len(findings)} checks failed" if failed else "ready: doit plan shows what a run would do"
+
+
+def _failed(name: str, error: TrialmakeError, advice: str) -> Finding:
+    says = f"{error.where}: {error.what}" if error.where else error.what
+    return Finding(name, False, says, error.hint or advice)
+
+
+# --- this machine ----------------------------------------------------------------------------------
 
 
 def _python() -> Finding:
@@ -51,32 +83,49 @@ def _disk() -> Finding:
     return Finding("disk", free > _NEEDED, f"{free / 1e9:,.1f} GB free here", "free some space: results are kept whole")
 
 
-def _config(path: Path) -> tuple[Config | None, Finding]:
-    try:
-        config = configuration.read(path, environment=configuration.environment())
-    except TrialmakeError as error:
-        return None, Finding("config", False, str(error), error.hint or "fix the named keys")
-    trials = ", ".join(trial.slug for trial in config.trials)
-    return config, Finding("config", True, f"{path}: valid; trials: {trials}")
+def _folder() -> Finding:
+    place = paths.EXPERIMENTS if paths.EXPERIMENTS.exists() else Path()
+    says = f"{paths.EXPERIMENTS}/ can be written here"
+    if not os.access(place, os.W_OK | os.X_OK):
+        says = f"{place.resolve()} cannot be written"
+    elif not Path("dodo.py").exists():
+        return Finding(
+            "folder", None, "there is no dodo.py here, which doit runs by", "python -m pipeline init FOLDER writes one"
+        )
+    return Finding("folder", "cannot" not in says, says, "change to a folder of your own, or fix its permissions")
+
+
+# --- the experiment --------------------------------------------------------------------------------
 
 
 def _sources(config: Config) -> Iterator[Finding]:
     for source in config["sources"]:
         name = f"source {source['dataset']}"
         try:
-            count = sum(1 for _ in sources.read(config.path(source["path"]), source))
+            items = list(sources.read(config.path(source["path"]), source))
         except TrialmakeError as error:
-            yield Finding(name, False, str(error), error.hint or "fix the question file")
-        else:
-            yield Finding(name, count > 0, f"{count:,} items", "the file holds no items")
+            yield _failed(name, error, "fix the question file")
+            continue
+        closed = sum(item.context is None for item in items)
+        says = f"{len(items):,} items ({closed:,} closed-book, {len(items) - closed:,} open-book)"
+        yield Finding(name, bool(items), says, "the file holds no items")
 
 
 def _prices(config: Config) -> Iterator[Finding]:
     for trial in config.trials:
         if Price.of(config, trial).input is None:
-            yield Finding(
-                f"price {trial.alias}", None, "not known: costs will be null", f"add prices.models.{trial.alias}"
-            )
+            advice = f"add prices.models.{trial.alias}"
+            if config["budget"]["max_usd"] is not None:
+                advice += ": without it budget.max_usd cannot be kept and nothing is submitted"
+            yield Finding(f"price {trial.alias}", None, "not known: costs will be null", advice)
+
+
+def _budget(config: Config) -> Iterator[Finding]:
+    if config["provider"] != "emulator" and config["budget"]["max_usd"] is None:
+        yield Finding("budget", None, "no limit", "set budget.max_usd: nothing is submitted beyond it")
+
+
+# --- the service -----------------------------------------------------------------------------------
 
 
 def _provider(config: Config) -> Iterator[Finding]:
@@ -90,41 +139,37 @@ def _provider(config: Config) -> Iterator[Finding]:
         return
     from pipeline.providers.fireworks import Fireworks
 
-    provider = Fireworks(config["fireworks"]["base_url"], key, configuration.fireworks_account(config, variables))
+    base_url = config["fireworks"]["base_url"]
     try:
-        for trial in config.trials:
-            yield from _service(provider.look, trial.model, config["queue"]["max_concurrent_jobs"])
+        provider = Fireworks(base_url, key, configuration.fireworks_account(config, variables))
     except TrialmakeError as error:
-        yield Finding("service", False, str(error), error.hint or "try again later")
+        yield _failed("service", error, "set fireworks.base_url")
+        return
+    try:
+        yield from _service(provider.look, config)
+    except AuthError as error:
+        yield _failed("key", error, "put a valid FIREWORKS_API_KEY into .env")
+    except Unreachable as error:
+        yield _failed("service", error, f"is {base_url} right, and is there a network?")
+    except TrialmakeError as error:
+        yield _failed("account", error, "what the service said names the cause")
     finally:
         provider.close()
 
 
-def _service(look: Callable[[str], object], model: str, wanted: int) -> Iterator[Finding]:
-    from pipeline.providers.fireworks import Health
-
-    health = look(model)
-    assert isinstance(health, Health)
+def _service(look: Callable[[str], Health], config: Config) -> Iterator[Finding]:
+    models = {model: look(model) for model in dict.fromkeys(trial.model for trial in config.trials)}
+    health = next(iter(models.values()))
+    yield Finding("key", True, "accepted by the service")
     yield Finding("account", True, health.account)
+    for model, of_model in models.items():
+        says = {True: "known", None: "the service does not know it"}.get(of_model.model_known, "could not be asked for")
+        advice = "check models.id: a job for an unsupported model can stay pending for ever"
+        yield Finding(f"model {model}", of_model.model_known is True, says, advice)
+    wanted = config["queue"]["max_concurrent_jobs"]
     yield Finding(
-        f"model {model}", bool(health.model_known), "known" if health.model_known else "the service does not know it",
-        "check models.id: an unsupported model can leave a job pending for ever",
-    )  # fmt: skip
-    yield Finding("jobs", None, f"{health.running_jobs} running at the service; this run will use up to {wanted}")
+        "jobs", None, f"{health.running_jobs} unfinished at the service; this run has at most {wanted} at a time"
+    )
     if health.clock_skew_s is not None:
         off = abs(health.clock_skew_s)
         yield Finding("clock", off < _SKEW, f"{off:,.0f} s off the service's", "set this machine's clock")
-
-
-def default_config() -> Path:
-    """The config that `doit` would start from here."""
-    return paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else paths.resource("examples/experiment.yaml")
-
-
-def as_text(findings: list[Finding]) -> Iterator[str]:
-    """One line a finding; advice under what is not ok."""
-    for finding in findings:
-        mark = {True: "ok  ", False: "FAIL", None: "note"}[finding.ok]
-        yield f"{mark}  {finding.name}: {finding.says}"
-        if finding.ok is not True and finding.advice:
-            yield f"      Next: {finding.advice}"

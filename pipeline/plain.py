@@ -1,4 +1,4 @@
-"""Plain text for people: columns that line up, and nothing in it that would act unseen.
+"""Plain text for people: columns that line up, sums of money, and nothing in it that would act unseen.
 
 A model's answer or a service's message may hold characters that move the cursor, hide text or reorder
 it; wherever such text is shown, on the terminal or in a report, they stand as escapes.
@@ -29,3 +29,9 @@ def columns(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def usd(value: float) -> str:
+    """US dollars, with more decimals where the sum is small: "$0.60", "$0.0226", "$0.000024"."""
+    decimals = 2 if value >= 1 or value == round(value, 2) else 4 if value >= 0.001 else 6
+    return f"${value:,.{decimals}f}"

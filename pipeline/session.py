@@ -470,7 +470,7 @@ def open_for_writing(request: Request, say: Callable[[str], None], *, may_create
     with ExitStack() as exits:
         exits.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
         if settings is not None and not workspace.exists(run):  # another process may just have made it
-            source = _config_path(request)
+            source = config_path(request)
             digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
             workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
             say(f"new run {run.rid} from {source}")
@@ -521,14 +521,15 @@ def _existing(request: Request) -> RunPaths | None:
     return known[-1] if known else None
 
 
-def _config_path(request: Request) -> Path:
+def config_path(request: Request) -> Path:
+    """What a new run is made from: config=, else `./experiment.yaml`, else the bundled example."""
     if request.config is not None:
         return request.config
     return paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else paths.resource("examples/experiment.yaml")
 
 
 def _new_config(request: Request) -> configuration.Config:
-    return configuration.read(_config_path(request), environment=configuration.environment(), limit=request.limit)
+    return configuration.read(config_path(request), environment=configuration.environment(), limit=request.limit)
 
 
 def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:

@@ -9,29 +9,40 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import done, graph, workspace
-from pipeline.errors import UsageError
+from pipeline import done, graph, paths, traces, workspace
+from pipeline.errors import DamagedArtifact, FutureVersion, UsageError
+from pipeline.paths import RunPaths
+from pipeline.plain import columns
 from pipeline.session import Session
 
 Document = dict[str, Any]
 
+# What a decision already says; another recorded stage (failed, stopped, in progress) is worth showing.
+_IMPLIED = {"skip": "completed", "run": "pending"}
+
 
 def runs() -> list[Document]:
-    """Every run that can be opened, newest first."""
-    found = []
-    for created_at, run in reversed(workspace.known_runs()):
-        record = workspace.read_record(run.record)
+    """Every run there is, newest first; one that cannot be opened as it stands says why, after the others."""
+    found, troubled = [], []
+    for run in paths.runs():
+        try:
+            record = workspace.read_record(run.record)
+        except (FileNotFoundError, DamagedArtifact, FutureVersion) as error:
+            if trouble := _trouble(run, error):
+                troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
+            continue
         found.append(
             {
                 "rid": run.rid,
-                "created_at": created_at,
+                "folder": run.root.as_posix(),
+                "trouble": None,
+                "created_at": record.created_at,
                 "name": record.config["name"],
                 "provider": record.config["provider"],
                 "trials": list(record.trials),
-                "folder": run.root.as_posix(),
             }
         )
-    return found
+    return [*sorted(found, key=lambda run: (str(run["created_at"]), str(run["rid"])), reverse=True), *troubled]
 
 
 def status(session: Session) -> Document:
@@ -55,6 +66,7 @@ def status(session: Session) -> Document:
     jobs = {slug: dict(Counter(work.manifest(slug).document["job_status"].values())) for slug in session.trials}
     return {
         "rid": work.rid,
+        "folder": work.paths.root.as_posix(),
         "created_at": work.record.created_at,
         "config_changes": work.config_changes,
         "cells": cells,
@@ -75,14 +87,24 @@ def explain(session: Session, phase: str | None, trial: str | None) -> list[Docu
     return explained
 
 
+def _trouble(run: RunPaths, error: Exception) -> str | None:
+    """Why *run* is not listed like the others; None for a folder that holds no run at all."""
+    if isinstance(error, FutureVersion):
+        return "written by a newer version of this tool"
+    if workspace.exists(run):
+        return f"its record is {'gone' if isinstance(error, FileNotFoundError) else 'damaged'}; doit resume mends it"
+    return "the earlier tool's; doit resume takes it over" if traces.is_earlier_run(run.root) else None
+
+
 def _explained(session: Session, spec: graph.Phase, slug: str) -> Document:
     question = session.question(spec.name, slug)
     decision = session.decide(spec.name, slug)
     checks = []
-    for reason in done.REASONS[spec.name]:
+    for reason in (done.earlier_tool, *done.REASONS[spec.name]):
         found = reason(question)
         said = None if found is None else {"decision": found.verb, "reason": found.reason}
-        checks.append({"check": reason.__name__, "asks": (reason.__doc__ or "").strip(), "found": said})
+        if reason is not done.earlier_tool or found is not None:
+            checks.append({"check": reason.__name__, "asks": (reason.__doc__ or "").splitlines()[0], "found": said})
         if found is not None:
             break  # later checks may need what this one found missing
     stage = question.stage if spec.stage or not spec.per_trial else None
@@ -98,7 +120,7 @@ def _explained(session: Session, spec: graph.Phase, slug: str) -> Document:
     }
 
 
-def _files(session: Session, recorded: Mapping[str, str]) -> list[Document]:
+def _files(session: Session, recorded: Mapping[str, str | None]) -> list[Document]:
     files = []
     for name, digest in sorted(recorded.items()):
         try:
@@ -116,17 +138,27 @@ def runs_text(found: list[Document]) -> Iterator[str]:
     """One line a run."""
     if not found:
         yield "no runs yet; `doit` starts one"
+    rows = []
     for run in found:
-        yield f"{run['rid']}  {run['created_at'][:16]}  {run['provider']}  {len(run['trials'])} trials  {run['name']}"
+        if run["trouble"]:
+            rows.append((run["rid"], "-", "-", "-", run["trouble"]))
+            continue
+        trials = len(run["trials"])
+        created = run["created_at"][:16].replace("T", " ")
+        rows.append((run["rid"], created, run["provider"], f"{trials} trial{'s' * (trials > 1)}", run["name"]))
+    yield from columns(rows)
 
 
 def status_text(document: Document) -> Iterator[str]:
     """The run, then one line a cell, then the jobs of each trial."""
-    yield f"run {document['rid']}, created {document['created_at']}"
+    yield f"run {document['rid']} in {document['folder']}, created {document['created_at']}"
     yield from (f"config changed: {change}" for change in document["config_changes"])
+    rows = []
     for cell in document["cells"]:
-        stage = f" [{cell['stage']}]" if cell["stage"] else ""
-        yield f"{cell['phase']:<9} {cell['trial'] or '-'}  {cell['decision']}{stage}  {cell['reason']}"
+        stage = cell["stage"]
+        recorded = "" if stage in (None, _IMPLIED.get(cell["decision"])) else f"[{stage}] "
+        rows.append((cell["phase"], cell["trial"] or "-", cell["decision"], f"{recorded}{cell['reason']}"))
+    yield from columns(rows)
     for slug, jobs in document["jobs"].items():
         counted = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items())) or "none"
         yield f"jobs of {slug}: {counted}"
@@ -135,13 +167,18 @@ def status_text(document: Document) -> Iterator[str]:
 def explain_text(explained: list[Document]) -> Iterator[str]:
     """The decision, each check with its answer, each file with its digest then and now."""
     for cell in explained:
-        yield f"{cell['phase']} {cell['trial'] or '-'}: {cell['decision']} - {cell['reason']}"
+        yield f"{cell['phase']}  {cell['trial'] or '-'}  {cell['decision']}  {cell['reason']}"
+        checks = []
         for check in cell["checks"]:
             found = check["found"]
-            answer = "no" if found is None else f"{found['decision']}: {found['reason']}"
-            yield f"  {check['check']}: {answer}"
+            checks.append(("", "no" if found is None else "yes", f"{check['asks']} ({check['check']})"))
+        yield from columns(checks)
         for kind in ("inputs", "outputs"):
-            for file in cell[kind]:
-                same = "same" if file["now"] == file["recorded"] else "gone" if file["now"] is None else "CHANGED"
-                now = "" if same != "CHANGED" else f" -> {file['now'][:12]}"
-                yield f"  {kind[:-1]} {file['path']}: {file['recorded'][:12]}{now} {same}"
+            yield from (f"  {kind[:-1]}  {_file(file)}" for file in cell[kind])
+
+
+def _file(file: Document) -> str:
+    if file["now"] == file["recorded"]:
+        return f"{file['path']}  {file['now'][:12]}, as recorded"
+    recorded = f"was {file['recorded'][:12]}" if file["recorded"] else "no digest recorded"
+    return f"{file['path']}  {'GONE' if file['now'] is None else 'CHANGED to ' + file['now'][:12]}, {recorded}"

@@ -81,6 +81,10 @@ def _account(service: Service, request: Request) -> Response:
     return answer(wire.account(service.config.account_id, service.store.clock.origin))
 
 
+def _model(service: Service, request: Request) -> Response:
+    return answer({"name": request.path.removeprefix("/v1/"), "state": "READY"})
+
+
 def _bad_key() -> Response:
     error = {"message": "The API key you provided is invalid.", "param": None, "code": "UNAUTHORIZED", "type": "error"}
     return answer({"error": error, "request_id": str(uuid.uuid4())}, 403)
@@ -186,6 +190,7 @@ _ROUTES: list[tuple[str, re.Pattern[str], _Handler]] = [
         ("GET", "/verifyApiKey", _verify_key),
         ("GET", "/v1/accounts", _accounts),
         ("GET", _ACCOUNT, _account),
+        ("GET", "/v1/accounts/fireworks/models/[^/]+", _model),  # every model of the service's own is one it knows
         ("POST", f"{_ACCOUNT}/datasets", datasets_api.create),
         ("GET", f"{_ACCOUNT}/datasets", datasets_api.listing),
         ("GET", _ACCOUNT + _DATASET, datasets_api.get),

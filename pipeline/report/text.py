@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from pipeline import plain
+
 DASH = "–"
 MINUS = "−"
 
@@ -75,11 +77,8 @@ def p_phrase(name: str, p: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """US dollars, with more decimals where the sum is small: "$0.60", "$0.0226", "$0.000024"."""
-    if value is None:
-        return DASH
-    decimals = 2 if value >= 1 or value == round(value, 2) else 4 if value >= 0.001 else 6
-    return f"${value:,.{decimals}f}"
+    """US dollars, with as many decimals as the sum needs."""
+    return DASH if value is None else plain.usd(value)
 
 
 def listed(words: Sequence[str]) -> str:
