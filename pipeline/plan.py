@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline import graph, jsonl, sources
+from pipeline import jsonl, plain, sources
 from pipeline.config import Trial
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.done import Decision, Question, Refuse, Repair, Skip
 from pipeline.errors import DamagedArtifact
 from pipeline.phases.build import body, messages
+from pipeline.plain import columns
 from pipeline.queue import budget
-from pipeline.queue.budget import Estimate, Price
-from pipeline.session import Session
+from pipeline.queue.budget import Estimate, Planned, Price
+from pipeline.session import Session, config_path
+from pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in order, and what would be sent; *usd* is (low, expected, high), None for an unknown price."""
+    """The steps in order, and what would be sent; *usd* is (low, expected, high), None for an unknown price.
+
+    *config* is what a run that does not exist yet would be made from. *committed_usd* is spent or may still be.
+    """
 
     rid: str
+    config: Path | None
     steps: tuple[Step, ...]
     requests: int
     input_tokens: int
     output_tokens: int
     usd: tuple[float, float, float] | None
+    committed_usd: float | None
+    max_usd: float | None
 
 
 def plan(session: Session) -> Plan:
     """The plan for the cells this invocation is about (archive only when asked for)."""
+    work = session.workspace
     steps: list[Step] = []
     moving: dict[Path, str] = {}  # file -> the phase that will or may write it anew
     to_send: list[tuple[str, Estimate]] = []
@@ -56,16 +66,20 @@ def plan(session: Session) -> Plan:
         steps.append(_step(session.question(phase.name, slug), decision, moving))
         if phase.name == "submit":
             to_send += [(slug, estimate) for estimate in _unsent(session, slug)]
-    total = budget.NOTHING
-    costs: list[tuple[float, float, float] | None] = []
+    planned = Planned()
     for slug, estimate in to_send:
-        total += estimate
-        costs.append(estimate.usd(Price.of(session.workspace.config, session.workspace.trials[slug])))
-    known = [cost for cost in costs if cost is not None]
-    usd = None
-    if len(known) == len(costs):
-        usd = (sum(cost[0] for cost in known), sum(cost[1] for cost in known), sum(cost[2] for cost in known))
-    return Plan(session.workspace.rid, tuple(steps), total.rows, total.input_tokens, total.output_expected, usd)
+        planned = planned.with_part(estimate, Price.of(work.config, work.trials[slug]))
+    return Plan(
+        rid=work.rid,
+        config=None if work.paths.root.exists() else config_path(session.request),
+        steps=tuple(steps),
+        requests=planned.estimate.rows,
+        input_tokens=planned.estimate.input_tokens,
+        output_tokens=planned.estimate.output_expected,
+        usd=planned.usd,
+        committed_usd=_committed(work),
+        max_usd=work.config["budget"]["max_usd"],
+    )
 
 
 def _step(question: Question, decision: Decision, moving: dict[Path, str]) -> Step:
@@ -129,32 +143,50 @@ def _questions(session: Session) -> Iterator[tuple[str, str | None]]:
             yield read.question, read.context
 
 
-def as_json(planned: Plan) -> bytes:
+def _committed(work: Workspace) -> float | None:
+    """What all attempts cost or may still cost; None where a price is not known."""
+    total = 0.0
+    for slug, trial in work.trials.items():
+        for path in work.trial_paths(slug).results.glob("*/ledger.jsonl"):
+            for attempt in work.ledger(slug, path.parent.name).attempts:
+                spent = budget.spent(attempt, Price.of(work.config, trial))
+                if spent is None:
+                    return None
+                total += spent
+    return total
+
+
+def as_json(planned: Plan) -> dict[str, Any]:
     """The plan as a document."""
-    return jsonl.dumps_pretty(
-        {
-            "rid": planned.rid,
-            "steps": [vars(step) for step in planned.steps],
-            "requests": planned.requests,
-            "input_tokens": planned.input_tokens,
-            "output_tokens": planned.output_tokens,
-            "usd": None
-            if planned.usd is None
-            else {"low": planned.usd[0], "expected": planned.usd[1], "high": planned.usd[2]},
-        }
-    )
+    return {
+        **vars(planned),
+        "config": None if planned.config is None else str(planned.config),
+        "steps": [vars(step) for step in planned.steps],
+        "usd": None if planned.usd is None else dict(zip(("low", "expected", "high"), planned.usd, strict=True)),
+    }
 
 
 def as_text(planned: Plan) -> Iterator[str]:
     """The plan for people, one line a step."""
-    width = max(len(name) for name in graph.NAMES)
-    for step in planned.steps:
-        yield f"{step.phase:<{width}}  {step.trial or '-'}  {step.verb}  {step.reason}"
+    if planned.config is not None:
+        yield f"a new run would be made from {planned.config}"
+    else:
+        yield f"run {planned.rid}"
+    yield from columns([(step.phase, step.trial or "-", step.verb, step.reason) for step in planned.steps])
     if not planned.requests:
         yield "nothing would be sent"
         return
-    money = "at an unknown price"
-    if planned.usd is not None:
-        low, expected, high = planned.usd
-        money = f"about ${expected:,.4f} (${low:,.4f} to ${high:,.4f})"
-    yield f"{planned.requests:,} requests would be sent, about {planned.input_tokens:,} input tokens, {money}"
+    sent = f"{planned.requests:,} requests would be sent, about {planned.input_tokens:,} tokens in and"
+    yield f"{sent} {planned.output_tokens:,} out, {budget.cost(planned.usd)}"
+    if planned.max_usd is not None:
+        yield _limit(planned, planned.max_usd)
+
+
+def _limit(planned: Plan, limit: float) -> str:
+    """What `budget.max_usd` would say to it; what counts is the most it may cost."""
+    if planned.usd is None or planned.committed_usd is None:
+        return "budget.max_usd cannot be kept without a price: nothing would be sent"
+    most = planned.usd[2] + planned.committed_usd
+    before = f" with {plain.usd(planned.committed_usd)} spent or committed" if planned.committed_usd else ""
+    verdict = "allows it" if most <= limit else "would stop it"
+    return f"budget.max_usd = {plain.usd(limit)} {verdict}: at most {plain.usd(planned.usd[2])}{before}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl
+from pipeline import jsonl, plain
 from pipeline.config import Config, Trial
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
@@ -105,10 +105,15 @@ class Planned:
     @property
     def cost(self) -> str:
         """The price in words."""
-        if self.usd is None:
-            return "at an unknown price"
-        low, expected, high = self.usd
-        return f"for about ${expected:,.4f} (${low:,.4f} to at most ${high:,.4f})"
+        return cost(self.usd)
+
+
+def cost(usd: tuple[float, float, float] | None) -> str:
+    """Low, expected and high costs in words."""
+    if usd is None:
+        return "at an unknown price"
+    low, expected, high = map(plain.usd, usd)
+    return f"for about {expected} ({low} to at most {high})"
 
 
 def add(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -172,8 +177,8 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
     total = sum(usd for usd in so_far if usd is not None)
     if total + planned > limit:
         raise BudgetExceeded(
-            f"{what} may cost ${planned:,.4f}; with ${total:,.4f} spent and committed that passes "
-            f"budget.max_usd = ${limit:,.4f}.",
+            f"{what} may cost {plain.usd(planned)}; with {plain.usd(total)} spent and committed that passes "
+            f"budget.max_usd = {plain.usd(limit)}.",
             kept="Nothing was sent for it. Results of running jobs are still collected.",
             hint="raise budget.max_usd in the run's experiment.yaml, then doit resume",
         )

@@ -1,0 +1,214 @@
+"""The plan says what would run, be sent and cost, before anything is: and nothing is written by asking."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+import session_kit
+from faulty_disk import operations
+from ruamel.yaml import YAML
+from small_trial import CLOSED, NEVER, OPEN, settings
+
+from pipeline import graph, ledger, plan, request, session
+from pipeline.errors import UsageError
+from pipeline.paths import RunPaths
+from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
+from pipeline.queue import attempts, budget
+
+PRICES = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
+GRID = {"temperatures": [0, 0.5], "samples_per_item": 3, "decoding": {"max_tokens": 10}}
+REQUESTS = 3 * 2 * 2 * 3  # items x conditions x temperatures x samples
+SLUG = "small-default"
+TRIAL = RunPaths.of("r1").trial(SLUG)
+
+
+@pytest.fixture
+def folder(quick_path, monkeypatch):
+    """A folder with questions and an experiment, where `doit` is said."""
+    (quick_path / "quiz.jsonl").write_text("".join(json.dumps(item) + "\n" for item in (OPEN, NEVER, CLOSED)))
+    monkeypatch.chdir(quick_path)
+    monkeypatch.delenv("TRIALMAKE_PROVIDER", raising=False)
+    configure(quick_path)
+    return quick_path
+
+
+def configure(folder, **changes):
+    with open(folder / "experiment.yaml", "w") as stream:
+        YAML(typ="safe").dump(settings(**{"provider": "fireworks", "prices": PRICES, **GRID, **changes}), stream)
+
+
+@contextmanager
+def reading(**words):
+    opened = session.open_for_reading(request.parse(words), print)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def planned(**words):
+    with reading(**words) as opened:
+        return plan.plan(opened)
+
+
+def verbs(found):
+    return {step.phase: step.verb for step in found.steps}
+
+
+def start(*phases, **words):
+    """A new run r1, taken through *phases*."""
+    ending = session_kit.go("r1", phases, may_create=True, config="experiment.yaml", **words)
+    assert ending.errors == {}
+
+
+def send(part, *, accepted=True):
+    """What the ledger of *part* holds once it was submitted."""
+    with reading(rid="r1") as opened:
+        [listed] = [entry for entry in opened.workspace.index(SLUG).parts if entry.part == part]
+    path = TRIAL.part(part).ledger
+    name = attempts.job_id("r1", SLUG, part, 1, listed.sha256, "lab/small")
+    submission = Submission(name, f"{name}-in", f"{name}-out", path, listed.rows, "lab/small", "x")
+    estimate = {"input_tokens": 1, "output_tokens": 1, "usd": 0.25}
+    ledger.intend(path, 1, submission, listed.sha256, Binding("fireworks", "lab", "x"), estimate)
+    if accepted:
+        job = Job(name, "RUNNING", JobPhase.RUNNING, "lab/small", f"{name}-in", f"{name}-out")
+        ledger.accept(path, 1, Accepted(job, adopted=False))
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- before the first run -------------------------------------------------------------------------
+
+
+def test_before_any_run_it_tells_what_a_run_would_be(folder):
+    found = planned()
+    assert set(verbs(found).values()) == {"run"}
+    assert list(verbs(found)) == [phase.name for phase in graph.PHASES if phase.by_default]
+    assert found.requests == REQUESTS
+
+
+def test_asking_writes_nothing(folder):
+    before = tree(folder)
+    assert operations(planned) == []
+    assert tree(folder) == before
+
+
+def test_the_estimate_before_build_is_that_of_the_requests_build_writes(folder):
+    before = planned()
+    start("prepare", "build")
+    total = budget.NOTHING
+    for path in TRIAL.inputs.glob("t*.jsonl"):
+        total += budget.estimate(path)
+    assert (before.requests, before.input_tokens, before.output_tokens) == (
+        total.rows, total.input_tokens, total.output_expected,
+    )  # fmt: skip
+    after = planned(rid="r1")
+    assert (after.requests, after.input_tokens, after.usd) == (
+        before.requests, before.input_tokens, pytest.approx(before.usd),
+    )  # fmt: skip
+    low, expected, high = before.usd
+    assert low < expected < high == pytest.approx((total.input_high * 2e-6) + total.output_tokens * 1e-5)
+
+
+def test_an_unknown_price_is_not_a_price_of_0(folder):
+    configure(folder, prices={})
+    assert planned().usd is None
+
+
+def test_a_limit_of_items_is_counted(folder):
+    assert planned(limit="1").requests == REQUESTS // 3
+
+
+# --- of a run that has begun ------------------------------------------------------------------------
+
+
+def test_what_is_done_is_skipped_and_what_is_not_would_run(folder):
+    start("prepare", "build")
+    found = verbs(planned(rid="r1"))
+    assert (found["prepare"], found["build"], found["submit"], found["parse"]) == ("skip", "skip", "run", "run")
+
+
+def test_what_was_submitted_is_not_counted_again(folder):
+    start("prepare", "build")
+    send("t0_control_p01")
+    found = planned(rid="r1")
+    assert found.requests == REQUESTS * 3 // 4
+    send("t05_control_p01", accepted=False)  # its job may be there: it is asked for, and counted until then
+    assert planned(rid="r1").requests == REQUESTS * 3 // 4
+    for part in ("t05_control_p01", "t0_treatment_p01", "t05_treatment_p01"):
+        send(part)
+    done = planned(rid="r1")
+    assert (done.requests, verbs(done)["submit"]) == (0, "skip")
+    assert "nothing would be sent" in "\n".join(plan.as_text(done))
+
+
+def test_results_that_are_here_are_not_asked_for(folder):
+    start("prepare", "build")
+    TRIAL.part("t0_control_p01").root.mkdir(parents=True)
+    TRIAL.part("t0_control_p01").results.write_text("x")
+    assert planned(rid="r1").requests == REQUESTS * 3 // 4
+
+
+def test_a_run_that_is_refused_would_send_nothing(folder):
+    """Another prompt in a submitted run is another experiment; its requests once stood in the plan."""
+    start("prepare", "build")
+    send("t0_control_p01")
+    frozen = RunPaths.of("r1").config
+    frozen.write_text(frozen.read_text().replace("Answer or abstain.", "Answer always."))
+    found = planned(rid="r1")
+    assert verbs(found)["build"] == "refuse"
+    assert found.requests == 0
+
+
+def test_what_follows_from_new_bytes_may_run(folder):
+    start("prepare", "build")
+    found = planned(rid="r1", force="prepare")
+    assert (verbs(found)["prepare"], verbs(found)["build"]) == ("run", "may run")
+    [step] = [step for step in found.steps if step.phase == "build"]
+    assert "prepare" in step.reason
+
+
+@pytest.mark.parametrize("damage", ["index", "part"])
+def test_damage_is_part_of_the_plan_and_no_reason_to_fail(folder, damage):
+    """A list of parts that was damaged, or a part that was gone, once ended the plan with an error."""
+    start("prepare", "build")
+    path = TRIAL.index if damage == "index" else TRIAL.part_requests("t0_control_p01")
+    whole = planned(rid="r1")
+    path.write_bytes(b"{}") if damage == "index" else path.unlink()
+    found = planned(rid="r1")
+    assert verbs(found)["build"] == "repair"
+    assert found.requests == REQUESTS
+    assert found.input_tokens == pytest.approx(whole.input_tokens, rel=0.3)
+
+
+def test_prepared_items_are_enough_when_the_questions_are_gone(folder):
+    start("prepare")
+    (folder / "quiz.jsonl").unlink()
+    found = planned(rid="r1")
+    assert (verbs(found)["prepare"], found.requests) == ("skip", REQUESTS)
+
+
+# --- choosing, and the two ways to read it --------------------------------------------------------------
+
+
+def test_only_the_chosen_cells_are_planned(folder):
+    assert list(verbs(planned(only="score,parse"))) == ["parse", "score"]
+    assert "archive" not in verbs(planned())
+    assert "archive" in verbs(planned(only="archive"))
+    assert planned(only="parse").requests == 0
+    with pytest.raises(UsageError, match="trial=x\\* matches no trial"):
+        planned(trial="x*")
+
+
+def test_the_document_holds_what_the_text_says(folder):
+    found = planned()
+    document = plan.as_json(found)
+    assert document["requests"] == REQUESTS
+    assert document["usd"].keys() == {"low", "expected", "high"}
+    assert [step["phase"] for step in document["steps"]] == [step.phase for step in found.steps]
+    text = "\n".join(plan.as_text(found))
+    for step in found.steps:
+        assert step.reason in text
+    assert f"{REQUESTS:,} requests would be sent" in text
