@@ -1,0 +1,185 @@
+"""What the command line shows of runs is what is there, and showing it changes nothing."""
+
+import json
+import shutil
+
+import pytest
+import session_kit
+from faulty_disk import operations
+from ruamel.yaml import YAML
+from small_trial import CLOSED, OPEN, settings
+
+from pipeline import done, graph, jsonl, request, sealed, session, views
+from pipeline.errors import UsageError
+from pipeline.paths import RunPaths
+
+RUN = RunPaths.of("r1")
+TRIAL = RUN.trial("small-default")
+
+
+@pytest.fixture
+def folder(quick_path, monkeypatch):
+    """A folder with one run that has been built, where commands are said."""
+    (quick_path / "quiz.jsonl").write_text("".join(json.dumps(item) + "\n" for item in (OPEN, CLOSED)))
+    with open(quick_path / "experiment.yaml", "w") as stream:
+        YAML(typ="safe").dump(settings(provider="fireworks", name="Ours"), stream)
+    monkeypatch.chdir(quick_path)
+    return quick_path
+
+
+@pytest.fixture
+def built(folder):
+    assert session_kit.go("r1", ("prepare", "build"), may_create=True, config="experiment.yaml").errors == {}
+    return folder
+
+
+def look(view, *words, **asked):
+    """What *view* gives for run r1; it may not write anything."""
+    found = []
+
+    def ask():
+        opened = session.open_for_reading(request.parse({"rid": "r1", **asked}), print)
+        found.append(view(opened, *words))
+        opened.close()
+
+    assert operations(ask) == []
+    return found[0]
+
+
+def lines(text):
+    return "\n".join(text)
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_where_there_is_no_run_it_says_what_starts_one(folder):
+    assert views.runs() == []
+    assert "no runs yet" in lines(views.runs_text([]))
+    assert not (folder / "experiments").exists()
+
+
+def test_runs_are_listed_newest_first_with_what_tells_them_apart(built):
+    shutil.copytree(RUN.root, RUN.root.with_name("run_r0"))
+    newer = RunPaths.of("r0")
+    document = jsonl.loads(newer.record.read_bytes())
+    newer.record.write_bytes(
+        jsonl.dumps_pretty(sealed.sealed({**document, "rid": "r0", "created_at": "2999-01-01T00:00:00Z"}))
+    )
+    found = views.runs()
+    assert [run["rid"] for run in found] == ["r0", "r1"]
+    assert (
+        found[1] | {"name": "Ours", "provider": "fireworks", "trials": ["small-default"], "trouble": None} == found[1]
+    )
+    assert found[1]["folder"] == "experiments/run_r1"
+    text = lines(views.runs_text(found))
+    assert text.index("r0") < text.index("r1")
+    assert "Ours" in text
+    assert "1 trial" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{}", "its record is damaged; doit resume mends it"),
+        (b'{"schema_version": 99}', "written by a newer version of this tool"),
+        (None, "its record is gone; doit resume mends it"),
+    ],
+)
+def test_a_run_in_trouble_does_not_hide_the_others(built, content, said):
+    """One run of a newer tool once ended the whole list."""
+    other = RunPaths.of("r0")
+    shutil.copytree(RUN.root, other.root)
+    other.record.unlink() if content is None else other.record.write_bytes(content)
+    found = views.runs()
+    assert [(run["rid"], run["trouble"]) for run in found] == [("r1", None), ("r0", said)]
+    assert said in lines(views.runs_text(found))
+
+
+def test_folders_that_hold_no_run_are_left_out(built):
+    (RUN.root.parent / "run_empty").mkdir()
+    assert [run["rid"] for run in views.runs()] == ["r1"]
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+def test_status_tells_the_decision_of_every_cell_and_why(built):
+    found = look(views.status)
+    assert [cell["phase"] for cell in found["cells"]] == list(graph.NAMES)
+    decided = {cell["phase"]: cell["decision"] for cell in found["cells"]}
+    assert (decided["prepare"], decided["build"], decided["submit"], decided["score"]) == ("skip", "skip", "run", "run")
+    by_name = {cell["phase"]: cell for cell in found["cells"]}
+    assert by_name["prepare"]["stage"] == "completed"
+    assert by_name["prepare"]["duration_s"] >= 0
+    assert by_name["build"]["stage"] is None
+    assert by_name["build"]["reason"] == "2 parts, 4 requests"
+    assert found["jobs"] == {"small-default": {"pending": 2}}
+    text = lines(views.status_text(found))
+    for cell in found["cells"]:
+        assert cell["reason"] in text
+    assert "jobs of small-default: 2 pending" in text
+    assert json.loads(jsonl.dumps(found)) == found
+
+
+def test_status_tells_what_differs_in_the_config(built):
+    RUN.config.write_text(RUN.config.read_text().replace("name: Ours", "name: Theirs"))
+    found = look(views.status)
+    assert found["config_changes"] == ["name: Ours -> Theirs"]
+    assert "config changed: name: Ours -> Theirs" in lines(views.status_text(found))
+
+
+def test_a_failure_is_shown_beside_the_decision(built):
+    opened = session.open_for_writing(request.parse({"rid": "r1"}), print, may_create=False)
+    opened.fail("parse", "small-default", "no such luck", "TrialmakeError")
+    opened.close()
+    found = look(views.status)
+    [cell] = [cell for cell in found["cells"] if cell["phase"] == "parse"]
+    assert (cell["stage"], cell["decision"]) == ("failed", "run")
+    assert "no such luck" in cell["reason"]
+    assert "[failed]" in lines(views.status_text(found))
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+def test_explain_shows_each_check_up_to_the_one_that_decided(built):
+    [cell] = look(views.explain, "build", None)
+    assert (cell["phase"], cell["trial"], cell["decision"]) == ("build", "small-default", "skip")
+    assert [check["check"] for check in cell["checks"]] == [reason.__name__ for reason in done.REASONS["build"]]
+    assert all(check["found"] is None and check["asks"] for check in cell["checks"])
+    TRIAL.part_requests("t0_control_p01").write_bytes(b"")
+    [cell] = look(views.explain, "build", None)
+    assert cell["decision"] == "repair"
+    assert cell["checks"][-1]["found"] == {"decision": "repair", "reason": cell["reason"]}
+    assert "t0_control_p01.jsonl: empty" in cell["reason"]
+
+
+def test_explain_names_each_file_with_its_digest_then_and_now(built):
+    RUN.open_book.write_bytes(RUN.open_book.read_bytes().replace(b"Oslo", b"Osla"))
+    RUN.closed_book.unlink()
+    [cell] = look(views.explain, "prepare", None)
+    files = {file["path"]: file for file in cell["outputs"]}
+    assert files["prepared/closed_book.jsonl"]["now"] is None
+    changed = files["prepared/open_book.jsonl"]
+    assert None is not changed["now"] != changed["recorded"]
+    text = lines(views.explain_text([cell]))
+    assert f"{changed['now'][:12]}" in text
+    assert "GONE" in text
+    assert "CHANGED" in text
+
+
+def test_explain_covers_all_or_what_is_chosen(built):
+    assert len(look(views.explain, None, None)) == len(graph.NAMES)
+    assert [cell["phase"] for cell in look(views.explain, None, None, only="parse,score")] == ["parse", "score"]
+    assert {cell["trial"] for cell in look(views.explain, "stats", "small-default")} == {"small-default"}
+    with pytest.raises(UsageError, match="there is no phase 'pars'"):
+        look(views.explain, "pars", None)
+    with pytest.raises(UsageError, match="there is no trial 'x'"):
+        look(views.explain, None, "x")
+
+
+def test_what_explain_says_is_what_doit_will_do(built):
+    for cell in look(views.explain, None, None):
+        decided = look(lambda opened, cell=cell: opened.decide(cell["phase"], cell["trial"]))
+        assert (cell["decision"], cell["reason"]) == (decided.verb, decided.reason)
