@@ -323,7 +323,7 @@ TRICKY = [
 
 def test_freezing_keeps_every_character_of_every_prompt(folder):
     """The frozen text is what is sent. YAML once gave a NEL back as a space, and folded what it found too long."""
-    sets = {f"s{n}": {"control": {"text": text}, "treatment": {"text": text + "!"}} for n, text in enumerate(TRICKY)}
+    sets = {f"s{n:02}": {"control": {"text": text}, "treatment": {"text": text + "!"}} for n, text in enumerate(TRICKY)}
     found = checked(folder, prompt_sets=sets)
     assert dict(refrozen(found, folder).values) == dict(found.values)
     assert [trial.prompts["control"] for trial in refrozen(found, folder).trials] == TRICKY
@@ -393,13 +393,13 @@ TWO = {
 
 
 def test_every_model_meets_every_prompt_set_by_default(folder):
-    assert slugs(folder, **TWO) == ["Big-Model-v1-short", "Big-Model-v1-long", "tiny-short", "tiny-long"]
+    assert slugs(folder, **TWO) == ["Big-Model-v1-long", "Big-Model-v1-short", "tiny-long", "tiny-short"]
 
 
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
-        ({}, ["Big-Model-v1-short", "Big-Model-v1-long", "tiny-short", "tiny-long"]),
+        ({}, ["Big-Model-v1-long", "Big-Model-v1-short", "tiny-long", "tiny-short"]),
         ({"models": ["x/y"], "prompt_sets": ["long"]}, ["tiny-long"]),
         ({"models": ["tiny"], "prompt_sets": ["long"], "top_p": [0.5, 1, None]}, [
             "tiny-long-tp05", "tiny-long-tp1", "tiny-long",
@@ -461,10 +461,14 @@ def test_a_models_name_never_leads_out_of_the_runs_folder(folder, model):
     assert (folder / slug).resolve().parent == folder.resolve()
 
 
-def test_the_control_comes_first_whatever_the_order_in_the_file(folder):
-    prompts = {"brave": {"text": "b"}, "base": {"text": "c"}, "careful": {"text": "d"}}
-    [trial] = checked(folder, prompt_sets={"default": prompts}, control="base").trials
-    assert trial.conditions == ("base", "brave", "careful")
+def test_the_control_comes_first_and_no_order_in_the_file_counts(folder):
+    """run.json keeps no order of keys: read back from it, the first treatment must be the same."""
+    prompts = {"careful": {"text": "d"}, "base": {"text": "c"}, "brave": {"text": "b"}}
+    for order in (prompts, dict(reversed(prompts.items()))):
+        [trial] = checked(folder, prompt_sets={"default": order}, control="base").trials
+        assert trial.conditions == ("base", "brave", "careful")
+    sets = dict.fromkeys(("b", "a"), prompts)
+    assert slugs(folder, prompt_sets=sets, control="base") == ["small-a", "small-b"]
 
 
 def test_a_negative_zero_is_zero(folder):
