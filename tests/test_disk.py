@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,23 +69,26 @@ def test_a_file_is_whole_and_durable_before_it_gets_its_name(path, kernel):
     assert path.read_bytes() == NEW
 
 
-def test_the_seam_sees_every_operation(path):
-    assert operations(lambda: disk.write_bytes(path, NEW)) == [
-        "write .file.json.tmp",
-        "fsync .file.json.tmp",
-        "rename file.json",
-        "fsync_dir folder",
-    ]
-
-
 def test_what_was_written_is_reported_without_reading_it_again(path):
     with disk.replacing(path) as target:
         target.write(NEW[:5])
         target.write(NEW[5:])
         assert path.read_bytes() == OLD
-    written = target.written
-    assert (written.sha256, written.size) == (hashlib.sha256(NEW).hexdigest(), len(NEW))
+    for written in (target.written, disk.write_bytes(path, NEW)):
+        assert (written.sha256, written.size) == (hashlib.sha256(NEW).hexdigest(), len(NEW))
     assert written.key == StatKey.of(path.stat())
+    digest = disk.Digest()
+    digest.add(NEW[:5])
+    digest.add(NEW[5:])
+    assert (digest.sha256, digest.size) == (written.sha256, written.size)
+
+
+def test_a_target_can_stand_in_for_a_stream(path):
+    """gzip and tarfile write through it, and count what it says it took."""
+    with disk.replacing(path) as target:
+        assert target.stream.writable()
+        assert target.stream.write(NEW) == len(NEW)
+    assert path.read_bytes() == NEW
 
 
 WRITERS = {
@@ -109,6 +113,30 @@ def _beside(path):
     source = path.parent / "source"
     source.write_bytes(NEW)
     return source
+
+
+REPLACED = ["write .file.json.tmp", "fsync .file.json.tmp", "rename file.json", "fsync_dir folder"]
+SEEN = {
+    "write_bytes": REPLACED,
+    "replacing": REPLACED[:1] * 7 + REPLACED,
+    "move": ["rename file.json", "fsync_dir folder"],
+    "copy_aside": ["write .COPY.tmp", "fsync .COPY.tmp", "rename COPY", "fsync_dir folder"],
+    "set_aside": ["rename ASIDE", "fsync_dir folder"],
+    "append_line": ["write file.json", "fsync file.json", "fsync_dir folder"],
+    "remove": ["unlink file.json", "fsync_dir folder"],
+    "make_folder": ["mkdir a", "fsync_dir folder", "mkdir b", "fsync_dir a"],
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_seam_sees_every_operation_and_no_descriptor_stays_open(path, name):
+    """What it does not see, no test of a failing disk can make fail."""
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    seen = [
+        re.sub(r"file\.json\.(corrupt|damaged)\.\w+", r"\1", step) for step in operations(lambda: WRITERS[name](path))
+    ]
+    assert seen == [step.replace("COPY", "corrupt").replace("ASIDE", "damaged") for step in SEEN[name]]
+    assert before is None or len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -130,6 +130,7 @@ def test_an_event_is_one_synced_line(path):
     lines = path.read_bytes().splitlines()
     assert len(lines) == len(STORY)
     assert all(jsonl.dumps(jsonl.loads_checked(line)) == line for line in lines)
+    assert jsonl.loads(lines[1])["remote_created_at"] == "2026-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -29,6 +29,7 @@ PARSED = Stage(
     outputs={"m-default/results/predictions.csv": {"sha256": "a" * 64, "size": 100, "rows": 4}},
     inputs={"m-default/results/results_combined.jsonl": "b" * 64},
     settings={"format": 1},
+    identity_version=7,
     config_sha256="c" * 64,
     tool_version="0.1.0",
     duration_s=0.25,

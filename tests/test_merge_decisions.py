@@ -1,4 +1,4 @@
-"""Which row of a provider's files counts, which is owed, and what is kept aside; the shuffles are in test_queue_merge."""
+"""Which row of a provider's files counts, which is owed, what is kept aside; the shuffles are in test_queue_merge."""
 
 import json
 
