@@ -47,7 +47,7 @@ POLL = 30.0  # seconds of the virtual clock between two passes
 JOB_SECONDS = 60.0
 
 # Memory where there is some: thousands of small runs with an fsync for each step would wait for a disk.
-_FAST_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+FAST_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _NAMES = ("Ada", "Blaise", "Carl", "Dora", "Emil", "Felix", "Grace", "Hilda", "Ivan", "Jane")
 
 
@@ -101,7 +101,7 @@ class Lab:
     """One run, one emulator, one clock."""
 
     def __init__(self, layout: Layout = SMALL, *rules: Any, emulator: Any = None, **settings: Any):
-        self._own = tempfile.TemporaryDirectory(prefix="lab-", dir=_FAST_DISK)
+        self._own = tempfile.TemporaryDirectory(prefix="lab-", dir=FAST_DISK)
         folder = self.folder = Path(self._own.name)
         self.layout = layout
         self.run = RunPaths.of("lab", folder / "experiments")
@@ -241,6 +241,13 @@ class Lab:
         path = trial.part_requests(part) if number == 1 else trial.part(part).attempt_requests(number)
         return [jsonl.loads(line.data)["custom_id"] for line in jsonl.lines(path)]
 
+    def sent(self, job_id: str) -> set[str]:
+        """The ids that the job was given."""
+        service = self.emulator.service
+        dataset = service.store.dataset(f"{job_id}-in")
+        data = b"".join(service.store.object_path(file.object_id).read_bytes() for file in dataset.files)
+        return {jsonl.loads(line)["custom_id"] for line in data.splitlines()}
+
     def raw(self, name: str, number: int) -> list[dict[str, Any]]:
         """The rows that attempt *number* of the part `trial/part` brought as successes."""
         return [jsonl.loads(line.data) for line in jsonl.lines(self._part(name).success_rows(number))]
@@ -293,7 +300,7 @@ class Lab:
 @lru_cache
 def _template(layout: Layout) -> Path:
     """The run of *layout*, built once per process."""
-    folder = Path(tempfile.mkdtemp(prefix="lab-", dir=_FAST_DISK))
+    folder = Path(tempfile.mkdtemp(prefix="lab-", dir=FAST_DISK))
     atexit.register(shutil.rmtree, folder)
     rows = [
         {
