@@ -243,6 +243,17 @@ def test_the_schema_is_checked_on_every_read(saved):
         manifest.load(saved)
 
 
+def test_of_many_problems_the_first_are_shown_and_the_rest_counted(saved):
+    def spoil(document):
+        for number, stage in enumerate(document["stage_status"].values()):
+            stage["status"] = f"odd{number}"
+
+    rewrite(saved, spoil)
+    with pytest.raises(DamagedArtifact, match=r"odd0.*odd1.*odd2.*\(and 4 more\)\.") as damage:
+        manifest.load(saved)
+    assert "odd3" not in str(damage.value)
+
+
 @pytest.mark.parametrize("version", [3, 99, 2**60])
 def test_a_manifest_of_the_future_is_refused_whatever_else_it_says(saved, version):
     rewrite(saved, lambda document: document.update(schema_version=version, jobs="other"), seal=False)
