@@ -137,11 +137,13 @@ def creation_of(run: RunPaths) -> str:
 
 def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
     """The error for a rid without a run; its hint lists the runs there are."""
-    there = ", ".join(run.rid for _, run in reversed(known_runs(experiments))) or "none yet"
+    there = [run.rid for _, run in reversed(known_runs(experiments))]
+    config = paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else "PATH"
     return UnknownRun(
         f"there is no run {rid!r} in {experiments}/.",
-        kept=f"Runs there are: {there}.",
-        hint=f"doit rid={rid} config=PATH starts it; doit resume rid=ONE_OF_THEM goes on with another",
+        kept=f"Runs there are: {', '.join(there) or 'none yet'}.",
+        hint=f"doit rid={rid} config={config} starts it"
+        + (f"; doit resume rid={there[0]} goes on with the latest" if there else ""),
     )
 
 
