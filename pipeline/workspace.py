@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused
 from pipeline.fingerprints import Fingerprints, Known
 from pipeline.identity import differences
 from pipeline.manifest import Manifest, OlderManifest, Stage
-from pipeline.paths import RunPaths, TrialPaths
+from pipeline.paths import PartPaths, RunPaths, TrialPaths
 from pipeline.version import VERSION as TOOL_VERSION
 
 SCHEMA = "run.schema"
@@ -137,7 +137,10 @@ def creation_of(run: RunPaths) -> str:
 
 def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
     """The error for a rid without a run; its hint lists the runs there are."""
-    there = [run.rid for _, run in reversed(known_runs(experiments))]
+    try:
+        there = [run.rid for _, run in reversed(known_runs(experiments))]
+    except FutureVersion:
+        there = [run.rid for run in paths.runs(experiments)]  # when it began only the newer tool can read
     config = paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else "PATH"
     return UnknownRun(
         f"there is no run {rid!r} in {experiments}/.",
@@ -289,7 +292,7 @@ class Workspace:
         results = self.trial_paths(slug).results
         if not results.is_dir():
             return False
-        return any((folder / "ledger.jsonl").exists() for folder in results.iterdir() if folder.is_dir())
+        return any(PartPaths(folder).ledger.exists() for folder in results.iterdir() if folder.is_dir())
 
 
 def open_run(

@@ -190,6 +190,12 @@ def test_an_unknown_run_names_those_there_are(small, run):
     assert "none yet" in str(workspace.unknown_run("nope", small.folder / "empty"))
 
 
+def test_a_run_of_a_newer_tool_does_not_hide_that_another_is_unknown(small, run):
+    other = make(small, "newer", "2026-03-01T00:00:00.000Z")
+    rewrite(other.record, lambda document: document.update(schema_version=2), seal=False)
+    assert "Runs there are: newer, r1." in str(workspace.unknown_run("nope", run.root.parent))
+
+
 # --- opening --------------------------------------------------------------------------------------
 
 
