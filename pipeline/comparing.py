@@ -125,8 +125,8 @@ def _refuse_other_questions(one: _Side, other: _Side) -> None:
         shown = ", ".join("|".join(item) for item in changed[:_SHOWN])
         more = f" and {len(changed) - _SHOWN:,} more" if len(changed) > _SHOWN else ""
         raise UsageError(
-            f"{len(changed):,} items of {one.run.rid} and {other.run.rid} have the same id and differ in question, "
-            f"passage or answers: {shown}{more}.",
+            f"{one.run.rid} and {other.run.rid} hold other questions, passages or answers under the same id: "
+            f"{shown}{more}.",
             hint="give questions that were changed new ids, and run again",
         )
 
@@ -178,8 +178,8 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
     found = significance["results"][temp][kind]["metrics"]
     numbers = found[_chosen(f"{kind} metric", metric, found)]
     if numbers["sd_delta"] is None:
-        where = f"with {metric} at temperature {temp}, type {kind}"
-        raise UsageError(f"{pilot} has {numbers['n_pairs']} items {where}: too few to plan by.")
+        where = f"at temperature {temp}, type {kind}"
+        raise UsageError(f"{pilot} has too few items with {metric} {where} to plan by: {numbers['n_pairs']}.")
     told = numbers["power"]
     one = power.ONE_SAMPLE
     variances = power.Variances(
@@ -229,6 +229,8 @@ def power_text(document: Document) -> Iterator[str]:
             cells += [_count(row["affordable_items"]), _effect(row["detectable_within_budget"])]
         rows.append(tuple(cells))
     yield from columns(rows)
+    if len({row["variance"] for row in document["by_samples"]}) == 1:
+        yield "answers do not vary within an item, so more samples change nothing"
     yield "a request is an item under one condition: items x 2 x samples, for each temperature"
     yield from (f"warning: {warning}" for warning in document["warnings"])
 

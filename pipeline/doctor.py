@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,8 @@ class Finding:
         return {"name": self.name, "ok": self.ok, "says": self.says, "advice": None if self.ok else self.advice or None}
 
 
-def examine(path: Path) -> list[Finding]:
-    """The findings for the config at *path*, in the order a run would meet them."""
+def examine(path: Path, sleep: Callable[[float], object] = time.sleep) -> list[Finding]:
+    """The findings for the config at *path*, in the order a run would meet them. *sleep* parts two tries of a call."""
     findings = [_python(), _disk(), _folder()]
     try:
         config = configuration.read(path, environment=configuration.environment())
@@ -50,7 +51,7 @@ def examine(path: Path) -> list[Finding]:
         return [*findings, _failed("config", error, "fix the named keys")]
     trials = ", ".join(trial.slug for trial in config.trials)
     findings.append(Finding("config", True, f"{path}: valid; trials: {trials}"))
-    return [*findings, *_sources(config), *_prices(config), *_budget(config), *_provider(config)]
+    return [*findings, *_sources(config), *_prices(config), *_budget(config), *_provider(config, sleep)]
 
 
 def as_text(findings: list[Finding]) -> Iterator[str]:
@@ -128,7 +129,7 @@ def _budget(config: Config) -> Iterator[Finding]:
 # --- the service -----------------------------------------------------------------------------------
 
 
-def _provider(config: Config) -> Iterator[Finding]:
+def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Finding]:
     if config["provider"] == "emulator":
         yield Finding("provider", True, "the embedded emulator: no key, no network, no cost")
         return
@@ -138,17 +139,21 @@ def _provider(config: Config) -> Iterator[Finding]:
         yield Finding("key", False, "there is no FIREWORKS_API_KEY", "put FIREWORKS_API_KEY=... into .env")
         return
     from pipeline.providers.fireworks import Fireworks
+    from pipeline.providers.http import Pace
 
+    # Somebody waits for the answer: less patience than a run has.
+    pace = Pace(sleep=sleep, tries=2, seconds=30.0, connect_timeout=5.0, read_timeout=20.0)
     base_url = config["fireworks"]["base_url"]
     try:
-        provider = Fireworks(base_url, key, configuration.fireworks_account(config, variables))
+        provider = Fireworks(base_url, key, configuration.fireworks_account(config, variables), pace=pace)
     except TrialmakeError as error:
         yield _failed("service", error, "set fireworks.base_url")
         return
     try:
         yield from _service(provider.look, config)
     except AuthError as error:
-        yield _failed("key", error, "put a valid FIREWORKS_API_KEY into .env")
+        advice = "put a valid FIREWORKS_API_KEY into the environment, or else into .env"
+        yield Finding("key", False, error.what, advice)
     except Unreachable as error:
         yield _failed("service", error, f"is {base_url} right, and is there a network?")
     except TrialmakeError as error:

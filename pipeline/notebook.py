@@ -40,10 +40,10 @@ class TrialData:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row per request: ids, answer as the model wrote it (None where there is none), tokens, status."""
+        """One row per request: ids, answer as the model wrote it (NaN where none came), tokens, status."""
         table = self._table(self.files.predictions, _PREDICTION_TEXTS, ours="status")
         if "status" in table:
-            table["response_text"] = table["response_text"].where(table["status"] != "error", None)
+            table["response_text"] = table["response_text"].where(table["status"] != "error")
         return table
 
     @cached_property
@@ -99,7 +99,6 @@ class TrialData:
             dtype=dict.fromkeys(texts, str),
             keep_default_na=False,
             na_values={column: [""] for column in columns if column not in texts},
-            float_precision="round_trip",
         )
         for column in texts:
             if column in columns:

@@ -50,19 +50,19 @@ def _within(node: Node, place: str, root: Node) -> Iterator[Setting]:
 
 def _setting(node: Node, key: str, required: bool, root: Node) -> Iterator[Setting]:
     node = _resolved(node, root)
-    if "properties" in node:
-        yield from _within(node, key, root)
-        return
     inner, inner_key = node.get("items"), f"{key}[]"
     if inner is None and isinstance(node.get("additionalProperties"), dict):
         inner, inner_key = node["additionalProperties"], f"{key}.NAME"
-    yield Setting(
-        key=key,
-        takes=_takes(node, root),
-        default=REQUIRED if required else _shown(node),
-        variable=None if "[]" in key or "NAME" in key else ENVIRONMENT_PREFIX + key.upper().replace(".", "__"),
-        meaning=node["description"],
-    )
+    if "properties" in node:
+        inner, inner_key = node, key
+    if "properties" not in node or "description" in node:  # a section may go without words, a setting may not
+        yield Setting(
+            key=key,
+            takes=_takes(node, root),
+            default=REQUIRED if required else _shown(node),
+            variable=None if "[]" in key or "NAME" in key else ENVIRONMENT_PREFIX + key.upper().replace(".", "__"),
+            meaning=node["description"],
+        )
     if inner is not None and "properties" in inner:
         yield from _within(inner, inner_key, root)
 
@@ -93,8 +93,8 @@ def _takes(node: Node, root: Node) -> str:
         if word in node
     ]
     words = {"string": "text", "object": "mapping", "array": "list", "boolean": "true | false", "integer": "integer"}
-    if "properties" in node:
-        words["object"] = f"{{{', '.join(node['properties'])}}}"
+    if "required" in node:  # a value of parts, not a section
+        words["object"] = f"{{{', '.join(node['required'])}}}"
     if isinstance(node.get("items"), dict):
         item = _resolved(node["items"], root)
         words["array"] = "list of mappings" if "properties" in item else f"list of {_takes(item, root)}"
