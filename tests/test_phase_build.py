@@ -17,7 +17,7 @@ from pipeline.custom_id import RequestId
 from pipeline.errors import DiskTrouble, Refused
 from pipeline.phases.build import body, messages
 
-GRID = {"temperatures": [0.7, 0], "samples_per_item": 2}
+GRID = {"temperatures": [0, 0.7], "samples_per_item": 2}
 
 
 @pytest.fixture

@@ -353,11 +353,14 @@ def test_memory_does_not_grow_with_the_rows(quick_path):
     text = random.Random(1).randbytes(2500).hex()
     small.combine(lambda _name: completion(text))
     assert small.paths.combined.stat().st_size > 20e6
+    ids = small.ids
     tracemalloc.start()
     small.parse()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12e6
+    assert [row["custom_id"] for row in table(small.paths.usage)] == ids  # written in blocks, none of them twice
+    assert sum(1 for _ in small.paths.predictions.open("rb")) == len(ids) + 1
 
 
 def test_an_answer_may_be_longer_than_any_limit_of_csv(quick_path):
