@@ -88,10 +88,17 @@ class Config:
         return self.base / text
 
 
-def read(path: Path, *, environment: Mapping[str, str] | None = None, limit: int | None = None) -> Config:
+def read(
+    path: Path,
+    *,
+    base: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> Config:
     """The config in *path* with `TRIALMAKE_*` settings of *environment* and the item *limit* on top.
 
-    Prompt files are read and inlined. Raises ConfigError naming each wrong key.
+    Its paths are relative to *base*, by default its own folder. Prompt files are read and inlined.
+    Raises ConfigError naming each wrong key.
     """
     document = _read_yaml(path)
     for place, value in _overrides(environment or {}):
@@ -100,11 +107,12 @@ def read(path: Path, *, environment: Mapping[str, str] | None = None, limit: int
         raise ConfigError(f"limit={limit}: must be at least 1.")
     names = overriding(environment or {})
     where = f"{path} with {', '.join(names)} of the environment" if names else str(path)
-    config = check(document, base=path.parent, where=where)
+    base = path.parent if base is None else base
+    config = check(document, base=base, where=where)
     values = {**config.values, "prompt_sets": _inline_prompts(config, where=where)}
     if limit is not None:
         values["sources"] = [{**source, "limit": min(limit, source["limit"] or limit)} for source in values["sources"]]
-    return check(values, base=path.parent, where=where)
+    return check(values, base=base, where=where)
 
 
 def overriding(variables: Mapping[str, str]) -> list[str]:

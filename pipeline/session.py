@@ -446,7 +446,7 @@ def open_for_reading(request: Request, say: Callable[[str], None]) -> Session:
             return _open(run, request, say, exits, readonly=True)
     if request.rid is not None and request.config is None:
         raise workspace.unknown_run(request.rid)
-    settings = _new_config(request)
+    settings = new_config(request)
     would_be = RunPaths.of(request.rid or _default_rid())
     opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
     return Session(opened, Memory(would_be.database, readonly=True), request, say, ExitStack())
@@ -460,7 +460,7 @@ def open_for_writing(request: Request, say: Callable[[str], None], *, may_create
             raise workspace.unknown_run(request.rid)
         if not may_create:
             raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
-        run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
+        run, settings = RunPaths.of(request.rid or _default_rid()), new_config(request)
     elif request.config is not None or request.limit is not None:
         word = "config=" if request.config is not None else "limit="
         raise UsageError(
@@ -529,7 +529,9 @@ def config_path(request: Request) -> Path:
 
 
 def _new_config(request: Request) -> configuration.Config:
-    return configuration.read(config_path(request), environment=configuration.environment(), limit=request.limit)
+    path = config_path(request)
+    variables = configuration.environment()
+    return configuration.read(path, base=workspace.base_of(path), environment=variables, limit=request.limit)
 
 
 def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:

@@ -312,7 +312,7 @@ def open_run(
             kept="Nothing was changed.",
             hint=f"rename the folder back to run_{record.rid}: job ids are made from the run's id",
         )
-    base = Path(os.path.normpath(run.root / record.sources_base))
+    base = _sources_base(run, record)
     try:
         digest = hashlib.sha256(disk.read_bytes(run.config)).hexdigest()
     except FileNotFoundError:
@@ -320,6 +320,21 @@ def open_run(
     # The recorded one was checked when it was recorded.
     config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, base)
     return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
+
+
+def base_of(config: Path) -> Path:
+    """The folder that the paths in *config* are relative to: its own, or, for a run's frozen file, the original's."""
+    run = RunPaths(config.parent)
+    if config.name != run.config.name:
+        return config.parent
+    try:
+        return _sources_base(run, read_record(run.record))
+    except (FileNotFoundError, DamagedArtifact):
+        return config.parent  # no run's folder
+
+
+def _sources_base(run: RunPaths, record: Record) -> Path:
+    return Path(os.path.normpath(run.root / record.sources_base))
 
 
 def _edited(run: RunPaths, base: Path) -> Config:
@@ -332,6 +347,16 @@ def _edited(run: RunPaths, base: Path) -> Config:
             kept=f"{run.record.name} holds the config as it was last accepted.",
             hint="mend the file, or delete it to get that config back; then run the same command again",
         ) from error
+
+
+def base_of(config: Path) -> Path:
+    """What the paths in a config file are relative to: its folder; for a run's frozen one, that of the original."""
+    run = RunPaths(config.parent)
+    try:
+        record = read_record(run.record)
+    except (FileNotFoundError, DamagedArtifact):
+        return config.parent
+    return Path(os.path.normpath(run.root / record.sources_base)) if config.name == run.config.name else config.parent
 
 
 def relative_base(base: Path, root: Path) -> str:
