@@ -349,16 +349,6 @@ def _edited(run: RunPaths, base: Path) -> Config:
         ) from error
 
 
-def base_of(config: Path) -> Path:
-    """What the paths in a config file are relative to: its folder; for a run's frozen one, that of the original."""
-    run = RunPaths(config.parent)
-    try:
-        record = read_record(run.record)
-    except (FileNotFoundError, DamagedArtifact):
-        return config.parent
-    return Path(os.path.normpath(run.root / record.sources_base)) if config.name == run.config.name else config.parent
-
-
 def relative_base(base: Path, root: Path) -> str:
     """The folder of a config's paths as the record names it: relative to the run's, so that both can move."""
     return Path(os.path.relpath(base.resolve(), root.resolve())).as_posix()
