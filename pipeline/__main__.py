@@ -144,14 +144,14 @@ def _doctor(chosen: Chosen) -> int:
 
 
 def _config(chosen: Chosen) -> None:
-    from pipeline import config, settings
+    from pipeline import config, settings, workspace
 
     if chosen.action == "settings":
         listed = settings.settings()
         _show(chosen, [vars(setting) for setting in listed], settings.as_text(listed))
         return
     path = _config_path(chosen.path)
-    checked = config.read(path, environment=config.environment())
+    checked = config.read(path, base=workspace.base_of(path), environment=config.environment())
     if chosen.action == "check":
         trials = [trial.slug for trial in checked.trials]
         _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])

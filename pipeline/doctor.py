@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import paths, sources
+from pipeline import paths, sources, workspace
 from pipeline.config import Config
 from pipeline.errors import AuthError, TrialmakeError, Unreachable
 from pipeline.queue.budget import Price
@@ -46,7 +46,7 @@ def examine(path: Path, sleep: Callable[[float], object] = time.sleep) -> list[F
     """The findings for the config at *path*, in the order a run would meet them. *sleep* parts two tries of a call."""
     findings = [_python(), _disk(), _folder()]
     try:
-        config = configuration.read(path, environment=configuration.environment())
+        config = configuration.read(path, base=workspace.base_of(path), environment=configuration.environment())
     except TrialmakeError as error:
         return [*findings, _failed("config", error, "fix the named keys")]
     trials = ", ".join(trial.slug for trial in config.trials)

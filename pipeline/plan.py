@@ -24,10 +24,13 @@ from pipeline.queue.budget import Estimate, Planned, Price
 from pipeline.session import Session, config_path
 from pipeline.workspace import Workspace
 
+NOT_REACHED = "not reached"  # the verb of a step whose input a refused one would have to write
+_REFUSED = {Refuse.verb: "refused", NOT_REACHED: "not reached"}
+
 
 @dataclass(frozen=True)
 class Step:
-    """One cell of the plan; *verb* is a decision's, or `may run`."""
+    """One cell of the plan; *verb* is a decision's, `may run` or NOT_REACHED."""
 
     phase: str
     trial: str
@@ -57,14 +60,14 @@ def plan(session: Session) -> Plan:
     """The plan for the cells this invocation is about (archive only when asked for)."""
     work = session.workspace
     steps: list[Step] = []
-    moving: dict[Path, str] = {}  # file -> the phase that will or may write it anew
+    moving: dict[Path, Step] = {}  # file -> the step that will or may write it anew, or is kept from it
     to_send: list[tuple[str, Estimate]] = []
     for phase, slug in session.cells():
         if not (phase.by_default or session.request.phases):
             continue
         decision = session.decide(phase.name, slug)
         steps.append(_step(session.question(phase.name, slug), decision, moving))
-        if phase.name == "submit":
+        if phase.name == "submit" and steps[-1].verb != NOT_REACHED:
             to_send += [(slug, estimate) for estimate in _unsent(session, slug)]
     planned = Planned()
     for slug, estimate in to_send:
@@ -82,15 +85,18 @@ def plan(session: Session) -> Plan:
     )
 
 
-def _step(question: Question, decision: Decision, moving: dict[Path, str]) -> Step:
+def _step(question: Question, decision: Decision, moving: dict[Path, Step]) -> Step:
     phase = question.phase
-    cause = next((moving[path] for path in question.inputs if path in moving), None)
-    if isinstance(decision, Skip) and cause is None:
-        return Step(phase.name, question.slug, decision.verb, decision.reason)
-    moving.update(dict.fromkeys(question.targets, phase.name))
-    if isinstance(decision, Skip):
-        return Step(phase.name, question.slug, "may run", f"if {cause} writes other bytes")
-    return Step(phase.name, question.slug, decision.verb, decision.reason)
+    causes = [moving[path] for path in question.inputs if path in moving]
+    step = Step(phase.name, question.slug, decision.verb, decision.reason)
+    if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
+        step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
+    elif isinstance(decision, Skip) and causes:
+        step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")
+    elif isinstance(decision, Skip):
+        return step
+    moving.update(dict.fromkeys(question.targets, step))
+    return step
 
 
 def _unsent(session: Session, slug: str) -> Iterator[Estimate]:

@@ -446,7 +446,7 @@ def open_for_reading(request: Request, say: Callable[[str], None]) -> Session:
             return _open(run, request, say, exits, readonly=True)
     if request.rid is not None and request.config is None:
         raise workspace.unknown_run(request.rid)
-    settings = new_config(request)
+    settings = _new_config(request)
     would_be = RunPaths.of(request.rid or _default_rid())
     opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
     return Session(opened, Memory(would_be.database, readonly=True), request, say, ExitStack())
@@ -460,7 +460,7 @@ def open_for_writing(request: Request, say: Callable[[str], None], *, may_create
             raise workspace.unknown_run(request.rid)
         if not may_create:
             raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
-        run, settings = RunPaths.of(request.rid or _default_rid()), new_config(request)
+        run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
     elif request.config is not None or request.limit is not None:
         word = "config=" if request.config is not None else "limit="
         raise UsageError(

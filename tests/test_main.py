@@ -201,6 +201,15 @@ def test_what_config_show_prints_is_a_config(call, tmp_path):
     assert call("config", "check", str(tmp_path / "experiment.yaml"))[0] == 0
 
 
+def test_a_runs_frozen_config_is_read_where_the_original_lay(call):
+    """A refused run advises to start the next one from it; its question files were then looked for beside it."""
+    frozen = f"experiments/run_{RID}/experiment.yaml"
+    assert call("config", "check", frozen)[0] == 0
+    code, out, _ = call("doctor", frozen)
+    assert code == 0
+    assert "source open: 3 items" in out
+
+
 def test_init_makes_a_folder_and_says_what_comes_next(call, tmp_path):
     code, out, _ = call("init", str(tmp_path / "new"))
     assert code == 0

@@ -159,6 +159,7 @@ def test_a_run_that_is_refused_would_send_nothing(folder):
     frozen.write_text(frozen.read_text().replace("Answer or abstain.", "Answer always."))
     found = planned(rid="r1")
     assert verbs(found)["build"] == "refuse"
+    assert {verbs(found)[phase] for phase in ("submit", "download", "parse", "index")} == {"not reached"}
     assert found.requests == 0
 
 
