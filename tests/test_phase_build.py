@@ -146,6 +146,14 @@ def test_no_part_is_larger_than_allowed_unless_one_row_is(tmp_path):
     assert [part.part for part in control] == ["t0_control_p01", "t0_control_p02", "t0_control_p03"]
 
 
+def test_a_part_may_be_exactly_as_large_as_allowed(quick_path):
+    items = [{**CLOSED, "id": f"i{n}", "question": "x" * 6000} for n in range(3)]
+    lines = SmallTrial(quick_path, items).ready().paths.part_requests("t0_control_p01").read_bytes().splitlines(True)
+    for limit, rows in ((len(lines[0]) * 2, [2, 1]), (len(lines[0]) * 2 - 1, [1, 1, 1])):
+        small = SmallTrial(quick_path, items, part_bytes=limit).ready()
+        assert [part.rows for part in small.index.parts if part.condition == "control"] == rows
+
+
 def test_a_hundred_parts_have_names_that_sort(quick_path):
     small = SmallTrial(quick_path, part_size=1, samples_per_item=50, items=[CLOSED, OPEN]).ready()
     names = [part.part for part in small.index.parts]

@@ -282,6 +282,8 @@ def test_attempts_are_priced_by_the_providers_own_counts(small, counts, provider
     assert found["provider_usd"] == (None if provider is None else round(provider, 6))
     assert found["spent_on_unused_rows_usd"] == unused
     assert found["submissions"] == 2 + len(counts) - 1
+    if provider is not None:
+        assert sum(part["usd"] for part in small.document["parts"]) == pytest.approx(provider)
     assert small.document["parts"][0]["attempts"] == len(counts)
 
 

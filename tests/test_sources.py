@@ -300,7 +300,7 @@ JSONISH = st.recursive(
 
 
 @given(st.sampled_from([*sources.BENCHMARKS]), JSONISH | st.binary(max_size=30) | st.text(max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_content_gives_items_or_our_error(tmp_path_factory, format_, content):
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     if isinstance(content, str):
