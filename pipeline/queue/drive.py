@@ -7,6 +7,7 @@ lock. Trouble of one part is kept with it; the others go on.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,9 @@ class Queue:
     options: Options = field(default_factory=Options)
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
     _announced: bool = False
+    _unconfirmed: Refused | None = None  # the spending was not agreed to: nothing new is submitted by this process
+    # Under `doit -n -P thread` the trials' phases share one queue.
+    _listing: threading.Lock = field(default_factory=threading.Lock)
     _cut_short: int = 0  # passes in a row that ended because the provider was out of reach
     # What the pass at hand has met.
     _unanswered: int = 0
@@ -107,6 +111,8 @@ class Queue:
                     continue
                 if self._slots_free() <= 0:
                     work.waiting_for = "a free slot"
+                elif self._unconfirmed is not None:
+                    work.waiting_for = "your confirmation"
                 elif self._quota_full:
                     work.waiting_for = "the account's quota"
                 elif self._over_budget is None:
@@ -151,6 +157,8 @@ class Queue:
 
     def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
         """When the trial cannot get further, raise the error that explains most."""
+        if self._unconfirmed is not None and all(work.owing and not work.in_flight for work in missing):
+            raise self._unconfirmed
         stuck = [work for work in missing if work.error is not None]
         if len(stuck) < len(missing):
             if any(self._may_move(work) for work in self._works.values()):
@@ -173,31 +181,40 @@ class Queue:
 
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
-        for slug in self.workspace.trials:
-            if adopted.kept(self.workspace, slug):
-                continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
-            index = self.workspace.index(slug)
-            decision = done.decide("build", self.workspace, slug)
-            if index is not None and not isinstance(decision, done.Refuse):
-                for part in index.parts:
-                    work = Work(self._context, self.workspace.trial_paths(slug), part)
-                    self._works.setdefault((slug, part.part), work)
-            elif slug == wanted:
-                raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
+        with self._listing:
+            # A new mapping each time: another thread may be going through the old one.
+            works = dict(self._works)
+            for slug in self.workspace.trials:
+                if adopted.kept(self.workspace, slug):
+                    continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
+                index = self.workspace.index(slug)
+                decision = done.decide("build", self.workspace, slug)
+                if index is not None and not isinstance(decision, done.Refuse):
+                    for part in index.parts:
+                        work = Work(self._context, self.workspace.trial_paths(slug), part)
+                        works.setdefault((slug, part.part), work)
+                elif slug == wanted:
+                    raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
+            self._works = works
 
     def _announce_spending(self) -> None:
         """Once per process, before the first new submission: what all chosen parts without an intent may cost."""
-        if self._announced:
-            return
-        self._announced = True
-        planned = Planned()
-        for work in self._works.values():
-            if not self._may_submit(work) or (work.files.root.is_dir() and any(work.files.root.iterdir())):
-                continue  # not chosen; or submitted before, or its raw files are here
-            price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
-            planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
-        if planned.parts:
-            self.hands.allow_spending(planned)
+        with self._listing:
+            if self._announced:
+                return
+            self._announced = True
+            planned = Planned()
+            for work in self._works.values():
+                if not self._may_submit(work) or (work.files.root.is_dir() and any(work.files.root.iterdir())):
+                    continue  # not chosen; or submitted before, or its raw files are here
+                price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
+                planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
+            if planned.parts:
+                try:
+                    self.hands.allow_spending(planned)
+                except Refused as refused:
+                    # Kept for every trial that comes after the one that asked; running jobs are still collected.
+                    self._unconfirmed = refused
 
     def _may_submit(self, work: Work) -> bool:
         return not self.options.trials or work.paths.slug in self.options.trials
