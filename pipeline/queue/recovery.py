@@ -96,6 +96,7 @@ class Ladder:
         """
         folder = paths.attempt(attempt.number)
         incoming = folder / _INCOMING
+        disk.remove_folder(incoming)  # of a climb that was killed; what it had moved up may suffice now
         tried = self._set_aside_changed(folder, attempt)
         unclear: ProviderError | Refused | None = None
         here = merge.raw_files(folder)
