@@ -180,6 +180,8 @@ def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:
         opened.stopped()
         if isinstance(stop, ReaderGone):
             raise stop
+        if opened.reporter is not None:
+            opened.reporter.sum_up()
         word, code = ("SIGTERM", EXIT_SIGTERM) if isinstance(stop, _Terminated) else ("Ctrl-C", EXIT_SIGINT)
         console.warn(f"stopped by {word}. {_NOTHING_LOST}\nNext: {opened.resume_command}")
         return code

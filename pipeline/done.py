@@ -166,7 +166,9 @@ def not_recorded(question: Question) -> Decision | None:
         case manifest.STOPPED:
             return Run("was stopped before it ended")
         case _:
-            return Run("begun and not finished yet")
+            return Run(
+                f"not finished yet: {stage.error.splitlines()[0]}" if stage.error else "begun and not finished yet"
+            )
 
 
 def settings_changed(question: Question) -> Decision | None:

@@ -22,8 +22,10 @@ from pipeline.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     NotReady,
+    QuotaFull,
     Refused,
     Stopped,
+    Unreachable,
 )
 from pipeline.plain import visible
 from pipeline.session import Session
@@ -32,7 +34,11 @@ Cell = tuple[str, str]
 
 _WIDTH = max(len(name) for name in graph.NAMES)
 _ORDER = ("skipped", "repaired", "built", "rebuilt", "refused", "stopped", "not ready", "failed", "not reached")
-_ENDINGS = {Refused.__name__: "refused", Stopped.__name__: "stopped", NotReady.__name__: "not ready"}
+_ENDINGS = {
+    **dict.fromkeys((NotReady.__name__, QuotaFull.__name__, Unreachable.__name__), "not ready"),
+    Refused.__name__: "refused",
+    Stopped.__name__: "stopped",
+}
 # Which exit code tells most, from least: "not ready" only counts when nothing else is wrong, a stop always does.
 _WEIGHTS = (EXIT_DONE, EXIT_NOT_READY, EXIT_FAILED, EXIT_ERROR, EXIT_BUDGET, EXIT_SIGINT, EXIT_SIGTERM)
 _SHOWN = 10  # failed phases named at the end
@@ -140,7 +146,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         """The last words: how many phases went which way, what failed, where the reports are, what to do next."""
         said = [f"{self._counts[key]} {key}" for key in _ORDER if self._counts.get(key)]
         same = f" ({self._same_bytes} to the same bytes)" if self._same_bytes else ""
-        self.write(f"{', '.join(said) or 'nothing to do'}{same}\n")
+        if said:
+            self.write(f"{', '.join(said)}{same}\n")
         if len(self._failed) > 1:  # a single one stands just above
             for line in self._failed[:_SHOWN]:
                 self.write(f"  {line}\n")

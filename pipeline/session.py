@@ -44,10 +44,12 @@ from pipeline.errors import (
     ContractBroken,
     DamagedArtifact,
     NotReady,
+    QuotaFull,
     Refused,
     Stopped,
     TrialmakeError,
     UnknownRun,
+    Unreachable,
     UsageError,
 )
 from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, LEGACY, STOPPED, Stage
@@ -59,6 +61,13 @@ from pipeline.version import VERSION
 from pipeline.workspace import Workspace
 
 _ASIDE = "damaged"  # how a file that is not what was recorded is renamed
+# The record of a cell that ended with an error of this class; of all others it is "failed".
+_STATUS_OF = {
+    NotReady.__name__: IN_PROGRESS,
+    QuotaFull.__name__: IN_PROGRESS,
+    Unreachable.__name__: IN_PROGRESS,
+    Stopped.__name__: STOPPED,
+}
 _MAX_ERROR = 4000  # characters of an error kept in the manifest
 
 
@@ -80,6 +89,7 @@ class Session:
         self._recording = threading.RLock()
         self._exit = exits
         self._started: dict[tuple[str, str], float] = {}
+        self._stopping = False
         self._log_waiting: list[dict[str, str]] = []
         self._log_open = False
 
@@ -145,7 +155,9 @@ class Session:
         return self._record(question, outcome, inputs, time.monotonic() - started)
 
     def check_stop(self) -> None:
-        """Raise Stopped when the user left a stop request in the run's folder."""
+        """Raise Stopped when the user left a stop request in the run's folder, or this process is being stopped."""
+        if self._stopping:
+            raise Stopped("the run is being stopped.", kept="What was done is kept.", hint=self.resume_command)
         if self.workspace.paths.stop_request.exists():
             raise Stopped(
                 f"{paths.STOP_FILE} was found: no new work is started.",
@@ -185,17 +197,19 @@ class Session:
         self.memory.forgive(_task(phase, slug))
 
     def fail(self, phase: str, slug: str, error: str, kind: str) -> None:
-        """Record why a cell did not finish; what the provider still works on is in progress, not failed."""
-        status = {NotReady.__name__: IN_PROGRESS, Stopped.__name__: STOPPED}.get(kind, FAILED)
+        """Record why a cell did not finish; what can simply be gone on with is in progress, not failed."""
+        status = _STATUS_OF.get(kind, FAILED)
         self._started.pop((phase, slug), None)
         self._change_stage(
             phase, slug, lambda old: replace(old, status=status, updated_at=_now(), error=error[:_MAX_ERROR])
         )
 
     def stopped(self) -> None:
-        """Record that the cells at work were stopped."""
-        for phase, slug in list(self._started):
-            self.fail(phase, slug, "stopped by the user", Stopped.__name__)
+        """Record that the cells at work were stopped; what threads of `-n` still come to is not recorded any more."""
+        with self._recording:
+            for phase, slug in list(self._started):
+                self.fail(phase, slug, "stopped by the user", Stopped.__name__)
+            self._stopping = True
 
     def forget(self, phase: str, slug: str) -> None:
         """Make one cell stale; its outputs stay known, so they are not taken for foreign. submit never is."""
@@ -280,6 +294,8 @@ class Session:
     def _change_stage(self, phase: str, slug: str, change: Callable[[Stage], Stage]) -> None:
         spec = graph.BY_NAME[phase]
         with self._recording:
+            if self._stopping:
+                return
             if not spec.per_trial:
                 self.workspace.set_run_stage(phase, change(self.workspace.record.stages.get(phase, Stage())))
                 return

@@ -11,8 +11,11 @@ import io
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,11 @@ from typing import Any
 from doit import cmd_run, doit_cmd
 from ruamel.yaml import YAML
 
-from pipeline import console, doit_state, session
+from pipeline import console, disk, doit_state, session
 from pipeline.request import parse
 
 RID = "tiny"
+PATIENCE = 20  # seconds for what takes milliseconds on an idle machine
 TRIAL = "small-default"
 EVERY = ("prepare", "build", "submit", "download", "parse", "score", "stats", "costs", "report", "index")
 _LINE = re.compile(rf"^({'|'.join((*EVERY, 'archive'))}) +(\S+)  (skip|run|repair|refuse)  (.*)$")
@@ -161,3 +165,122 @@ def edit(folder: Path, place: str, value: Any) -> None:
         target = target[step]
     target[last] = value
     yaml.dump(document, path)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process of its own ended: its exit code (negative for a signal), its output."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Process:
+    """`doit WORDS` in a forked process; `wait` returns when it and every worker of its own have ended."""
+
+    pid: int
+    folder: Path
+    pipe: int
+
+    def wait(self) -> Ended:
+        _, status = os.waitpid(self.pid, 0)
+        gone, _, _ = select.select([self.pipe], [], [], PATIENCE)
+        os.close(self.pipe)
+        assert gone, f"a worker of process {self.pid} is still there"
+        out, err = (self.folder / f".{self.pid}.{name}" for name in ("out", "err"))
+        ended = Ended(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
+        out.unlink()
+        err.unlink()
+        return ended
+
+
+def forked(
+    folder: Path, *words: str, observer: Callable[[str, Path], None] | None = None, as_user: int | None = None
+) -> Process:
+    """Start `doit WORDS` in a child with *observer* at its every disk operation (for signals at exact moments).
+
+    A test that runs as root can have the child run *as_user*, whom permissions stop.
+    """
+    gone, held = os.pipe()
+    os.set_inheritable(held, False)
+    pid = os.fork()
+    if pid:
+        os.close(held)
+        return Process(pid, folder, gone)
+    code = 70
+    try:
+        os.close(gone)
+        for number, name in ((1, "out"), (2, "err")):
+            opened = os.open(folder / f".{os.getpid()}.{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+            os.dup2(opened, number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        cmd_run.opt_outfile["default"] = sys.stdout
+        sys.modules.pop("dodo", None)
+        doit_state.session = None
+        os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        disk.observer = observer
+        if as_user is not None and os.getuid() == 0:
+            os.setuid(as_user)
+        code = doit_cmd.DoitMain().run(list(words))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def at(operation: str, name: str, action: Callable[[], object]) -> Callable[[str, Path], None]:
+    """An observer that does *action* once, before *operation* on a file called *name*."""
+    fired = []
+
+    def observe(seen: str, path: Path) -> None:
+        if not fired and (seen, path.name) == (operation, name):
+            fired.append(path)
+            action()
+
+    return observe
+
+
+# What may differ between two runs of the same experiment: it says when and how often, not what.
+HISTORY = ("run.json", "trial_manifest.json", ".doit.db", "run.lock", "queue.lock", "decisions.jsonl", "ledger.jsonl")
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """name -> content of every file of the run but its history."""
+    run = folder / "experiments" / f"run_{RID}"
+    found = (path for path in sorted(run.rglob("*")) if path.is_file() and ".emulator" not in path.parts)
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found if path.name not in HISTORY}
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files, staging folders and things set aside, anywhere in the run."""
+    run = folder / "experiments" / f"run_{RID}"
+    odd = re.compile(r"\.(tmp|new|incoming|part|staging)$|\.(damaged|corrupt|backup)\.|^\.(new|incoming|firectl)")
+    return sorted(
+        path.relative_to(run).as_posix()
+        for path in run.rglob("*")
+        if odd.search(path.name) and ".emulator" not in path.parts
+    )
+
+
+def two_trials(config: str = CONFIG) -> str:
+    """The config with a second model, and so with a second trial."""
+    return config.replace("models:\n", "models:\n  - {id: accounts/lab/models/other}\n", 1)
+
+
+@contextlib.contextmanager
+def watched(observer: Callable[[str, Path], None] | None):
+    """For this block, *observer* is called before every disk operation of this process."""
+    disk.observer = observer
+    try:
+        yield
+    finally:
+        disk.observer = None
+
+
+def environment() -> dict[str, str]:
+    """For a real process: this checkout's package, and nothing of the user's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRIALMAKE_", "FIREWORKS_"))}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -1,0 +1,789 @@
+"""The command line through doit: what it lists, runs, forgets, forces, selects, refuses, and says."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+from quick_folder import quick_folder
+from run_kit import (
+    CONFIG,
+    EVERY,
+    OPEN,
+    PASSAGE,
+    RID,
+    TRIAL,
+    artifacts,
+    at,
+    doit,
+    edit,
+    environment,
+    files,
+    forked,
+    leftovers,
+    letters,
+    reading,
+    tiny,
+    tree,
+    two_trials,
+    watched,
+)
+
+from pipeline import __main__ as command_line
+from pipeline import actions
+from pipeline.emulator import history, process
+from pipeline.emulator.config import Config as ServiceConfig
+
+OTHER = "other-default"
+TRIALS = (TRIAL, OTHER)
+START = (f"rid={RID}", "config=experiment.yaml")
+NOBODY = 65534  # a user who owns nothing
+PER_TRIAL = tuple(phase for phase in EVERY if phase not in ("prepare", "index"))
+
+
+class Runs:
+    """A finished run, the same with two trials, and one that was only built; tests work on copies."""
+
+    def __init__(self, base):
+        self.base = base
+        for name, config, last in (
+            ("one", CONFIG, "index"),
+            ("two", two_trials(), "index"),
+            ("built", two_trials(), "build"),
+        ):
+            assert doit(tiny(base / name, config), *START, f"to={last}").code == 0
+
+    def copy(self, name):
+        folder = self.base / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        return shutil.copytree(self.base / name, folder, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    with quick_folder() as base:
+        yield Runs(base)
+
+
+@pytest.fixture
+def one(runs):
+    return runs.copy("one")
+
+
+@pytest.fixture
+def two(runs):
+    return runs.copy("two")
+
+
+@pytest.fixture
+def built(runs):
+    return runs.copy("built")
+
+
+@pytest.fixture
+def fresh(quick_path):
+    """A folder with config and questions, and no run yet."""
+    return tiny(quick_path / "fresh")
+
+
+def run_folder(folder):
+    return folder / "experiments" / f"run_{RID}"
+
+
+def result(folder, name, trial=TRIAL):
+    return run_folder(folder) / trial / "results" / name
+
+
+def calls(folder):
+    return len(history.calls(run_folder(folder) / ".emulator"))
+
+
+def stages(folder, trial=TRIAL):
+    manifest = json.loads(result(folder, "trial_manifest.json", trial).read_text())
+    return {name: stage["status"] for name, stage in manifest["stage_status"].items()}
+
+
+# --- list -------------------------------------------------------------------------------------------
+
+
+def test_list_before_the_first_run_shows_what_there_would_be_to_do(fresh):
+    before = tree(fresh)
+    listed = doit(fresh, "list", "--status", "--all")
+    assert listed.code == 0
+    assert {line[0] for line in listed.out.splitlines()} == {"R"}
+    assert f"R parse:{TRIAL} " in listed.out
+    assert tree(fresh) == before
+
+
+def test_list_in_an_empty_folder_is_about_the_bundled_example(tmp_path):
+    shutil.copy(command_line.__file__.replace("pipeline/__main__.py", "dodo.py"), tmp_path)
+    listed = doit(tmp_path, "list", "--all")
+    assert listed.code == 0
+    assert "parse:gpt-oss-120b-default" in listed.out
+    assert [path.name for path in tmp_path.iterdir()] == ["dodo.py"]
+
+
+def test_list_while_another_process_works_shows_how_far_it_is(runs, built):
+    ready, go = os.pipe(), os.pipe()
+
+    def pause():
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+
+    worker = forked(built, f"trial={TRIAL}", "to=costs", observer=at("rename", "predictions.csv", pause))
+    os.read(ready[0], 1)
+    before = files(built)
+    shown = letters(built)
+    assert {phase: shown[phase, TRIAL] for phase in PER_TRIAL} == {
+        **dict.fromkeys(("build", "submit", "download"), "U"),
+        **dict.fromkeys(("parse", "score", "stats", "costs", "report"), "R"),
+    }
+    assert {phase: shown[phase, ""] for phase in ("prepare", "build", "submit", "download", "parse")} == {
+        "prepare": "U",
+        "build": "U",
+        "submit": "R",  # the other trial was not submitted
+        "download": "R",
+        "parse": "R",
+    }
+    assert files(built) == before
+
+    second = doit(built, "to=costs")
+    assert second.code == 2
+    assert re.search(rf"another process works on run {RID}: process {worker.pid}, since 20\d\d-", second.err)
+    assert "wait until it ends, or stop it" in second.err
+    assert files(built) == before
+    os.write(go[1], b"x")
+    assert worker.wait().code == 0
+    for end in (*ready, *go):
+        os.close(end)
+
+
+def test_list_after_a_run_shows_groups_and_trials_up_to_date_and_leaves_no_trace(two):
+    before = tree(two)
+    shown = letters(two)
+    assert {cell for cell, letter in shown.items() if letter == "R"} == {
+        ("archive", ""),
+        ("archive", TRIAL),
+        ("archive", OTHER),
+    }
+    assert len(shown) == 2 + 9 * 3
+    assert tree(two) == before
+
+
+def test_a_group_speaks_for_all_its_trials(two):
+    result(two, "costs.json", OTHER).unlink()
+    shown = letters(two)
+    assert (shown["costs", OTHER], shown["costs", TRIAL], shown["costs", ""]) == ("R", "U", "R")
+    assert (shown["parse", ""], shown["stats", ""]) == ("U", "U")
+
+
+SITUATIONS = {
+    "finished": lambda folder: None,
+    "an output is gone": lambda folder: result(folder, "usage.csv").unlink(),
+    "an input was edited": lambda folder: result(folder, "per_item_scores.csv").write_text("x"),
+    "a setting was edited": lambda folder: edit(folder, "prices.batch_discount", 0),
+    "forgotten": lambda folder: doit(folder, "forget", "stats", "build"),
+    "the memory is gone": lambda folder: (run_folder(folder) / ".doit.db").unlink(),
+    "the manifest is gone": lambda folder: result(folder, "trial_manifest.json").unlink(),
+    "the record is gone": lambda folder: (run_folder(folder) / "run.json").unlink(),
+    "the trial is gone": lambda folder: shutil.rmtree(run_folder(folder) / TRIAL),
+    "older files and records were put back": lambda folder: put_back_older(folder),
+}
+
+
+def put_back_older(folder):
+    """The artifacts and records of an earlier state, beside the memory of a later one."""
+    older = folder.parent / "older"
+    shutil.copytree(run_folder(folder), older)
+    edit(folder, "scoring.extraction", "first_line")
+    edit(folder, "prices.batch_discount", 0)
+    assert doit(folder, "to=costs").code == 0
+    (older / ".doit.db").unlink()
+    shutil.copytree(older, run_folder(folder), dirs_exist_ok=True)
+    shutil.rmtree(older)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_what_doit_lists_is_what_was_decided_and_what_it_then_does(one, situation):
+    """Kept rows of doit's own could disagree with the decisions; so there are none."""
+    SITUATIONS[situation](one)
+    with reading(one) as session:
+        decided = {(p.name, slug): session.decide(p.name, slug).verb for p, slug in session.cells()}
+    shown = letters(one)
+    assert {cell: "U" if verb == "skip" else "R" for cell, verb in decided.items()} == {c: shown[c] for c in decided}
+    done = doit(one, "to=build")
+    assert done.code == 0
+    for cell, (verb, _) in done.decisions.items():
+        assert verb == decided[cell]
+
+
+def test_looking_writes_nothing_at_all(two, capsys, monkeypatch):
+    before = tree(two)
+    for words in (["list"], ["list", "--status", "--all"], ["plan"], ["plan", "json=1"], ["info", f"parse:{TRIAL}"]):
+        assert doit(two, *words).code == 0
+    monkeypatch.chdir(two)
+    for words in (["runs"], ["status"], ["status", RID, "--json"], ["explain", RID, "parse"], ["plan", RID, "--json"]):
+        assert command_line.main(words) == 0
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert tree(two) == before
+
+
+def test_a_plan_before_the_first_run_names_requests_and_money_and_writes_nothing(fresh):
+    before = tree(fresh)
+    planned = doit(fresh, "plan")
+    assert planned.code == 0
+    assert re.search(r"^prepare +- +run +not done yet$", planned.out, re.M)
+    assert "40 requests" in planned.out
+    assert "$" in planned.out
+    assert tree(fresh) == before
+
+
+def test_what_cannot_be_read_is_told_by_a_list_and_ends_no_list(two):
+    """A question file that is a folder stands for any error of the disk."""
+    (two / "open.jsonl").unlink()
+    (two / "open.jsonl").mkdir()
+    listed = doit(two, "list", "--status")
+    assert listed.code == 0
+    assert "R prepare" in listed.out
+    assert "U parse" in listed.out
+    assert "open.jsonl: cannot be read (Is a directory)" in listed.err
+
+
+@pytest.mark.parametrize("command", [[], ["resume"], ["list"], ["forget", "parse"], ["plan"], ["info", "parse"]])
+def test_a_mistyped_variable_is_an_error_everywhere(one, command):
+    """It would silently mean the latest run."""
+    before = tree(one)
+    mistyped = doit(one, *command, f"rdi={RID}")
+    assert mistyped.code == 3
+    assert "there is no variable rdi=; did you mean rid=?" in mistyped.err
+    assert "Traceback" not in mistyped.err
+    assert tree(one) == before
+
+
+@pytest.mark.parametrize("command", [[], ["resume"], ["list"], ["forget", "parse"], ["plan"], ["info", "parse"]])
+def test_an_unknown_run_is_an_error_that_lists_the_runs_there_are(one, command):
+    before = tree(one)
+    unknown = doit(one, *command, "rid=other")
+    assert unknown.code == 3
+    assert f"there is no run 'other' in experiments/.\nRuns there are: {RID}." in unknown.err
+    assert tree(one) == before
+
+
+def test_resume_starts_no_run(fresh):
+    before = tree(fresh)
+    resumed = doit(fresh, "resume")
+    assert (resumed.code, resumed.err) == (3, "ERROR: there is no run in experiments/ yet.\nNext: doit starts one\n")
+    assert tree(fresh) == before
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("lst", "did you mean 'list'?"), ("resumee", "did you mean 'resume'?"), ("xyz", "phases are:")]
+)
+def test_a_mistyped_command_starts_no_run(fresh, word, said):
+    """To doit it is the name of a task, and so a command to run."""
+    before = tree(fresh)
+    mistyped = doit(fresh, word)
+    assert mistyped.code == 3
+    assert f"there is no command or phase '{word}'" in mistyped.err
+    assert said in mistyped.err
+    assert tree(fresh) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-r", "zero"],
+        ["--backend", "json"],
+        ["--db-file", "x"],
+        ["list", "--db-file", "x"],
+        ["forget", "--backend=dbm"],
+    ],
+)
+def test_options_that_would_go_round_the_record_are_not_there(one, words):
+    before = tree(one)
+    refused = doit(one, *words)
+    assert refused.code == 3
+    assert "not recognized" in refused.err
+    assert tree(one) == before
+
+
+@pytest.mark.parametrize("words", [["ignore", "parse"], ["reset-dep", "parse"]])
+def test_a_phase_cannot_be_declared_done(one, words):
+    result(one, "predictions.csv").unlink()
+    before = tree(one)
+    refused = doit(one, *words)
+    assert refused.code == 3
+    assert "phases cannot be ignored or marked as done" in refused.err
+    assert tree(one) == before
+
+
+# --- nothing to do ----------------------------------------------------------------------------------
+
+
+def test_a_run_with_nothing_to_do_writes_nothing_and_asks_nobody(two):
+    """The emulator is not even started: its folder would come back."""
+    shutil.rmtree(run_folder(two) / ".emulator")
+    assert doit(two).worked == []  # the copy's files are looked at once
+    before = files(two)
+    for words in ([], ["resume", f"rid={RID}"], ["-n", "4"], ["verify=deep"], ["to=parse"], [f"parse:{TRIAL}"]):
+        again = doit(two, *words)
+        assert (again.code, again.worked) == (0, [])
+        assert re.search(r"^\d+ skipped$", again.out, re.M)
+    assert files(two) == before
+
+
+def test_a_run_with_nothing_to_do_remembers_all_it_needs(one):
+    """So that a no-op on gigabytes reads none: with the memory warm, no file is hashed."""
+    assert doit(one).worked == []
+    with reading(one) as session:
+        for phase, slug in session.cells():
+            session.decide(phase.name, slug)
+        assert list(session.workspace.fingerprints.fresh()) == []
+
+
+def test_without_the_memory_everything_is_looked_at_and_nothing_done(two):
+    shutil.rmtree(run_folder(two) / ".emulator")
+    (run_folder(two) / ".doit.db").unlink()
+    before = artifacts(two)
+    again = doit(two)
+    assert (again.code, again.worked) == (0, [])
+    assert artifacts(two) == before
+
+
+def test_a_run_copied_elsewhere_without_its_questions_is_as_finished_there(two, quick_path):
+    elsewhere = quick_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(two / "dodo.py", elsewhere)
+    shutil.copytree(
+        two / "experiments", elsewhere / "experiments", ignore=shutil.ignore_patterns(".emulator", ".doit.db")
+    )
+    copied = doit(elsewhere)
+    assert (copied.code, copied.worked) == (0, [])
+    assert "source of closed, open is gone, the prepared items hold" in copied.out
+    assert artifacts(elsewhere) == artifacts(two)
+
+
+# --- forget and force -------------------------------------------------------------------------------
+
+
+def test_forget_parse_runs_parse_and_nothing_after_it(two):
+    before = artifacts(two)
+    forgotten = doit(two, "forget", "parse")
+    assert (forgotten.code, stages(two)["parsed"], stages(two, OTHER)["parsed"]) == (0, "pending", "pending")
+    shown = letters(two)
+    assert {phase for phase in EVERY if shown[phase, ""] == "R"} == {"parse"}
+    done = doit(two)
+    assert (done.code, done.worked) == (0, ["parse"])
+    assert done.decisions["parse", TRIAL] == ("run", "forgotten: doit forget asked for it again")
+    assert "16 skipped, 2 rebuilt (2 to the same bytes)" in done.out
+    assert artifacts(two) == before
+    assert doit(two).worked == []
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["parse:" + TRIAL], {("parse", TRIAL)}),
+        (["parse", f"trial={OTHER}"], {("parse", OTHER)}),
+        (["build"], {("build", TRIAL), ("build", OTHER)}),
+        (["prepare", "index"], {("prepare", ""), ("index", "")}),
+        (["submit"], set()),
+        (["--follow-sub", "parse:" + TRIAL], {("parse", TRIAL)}),
+        (["--all"], {("prepare", ""), ("index", ""), *((p, t) for p in PER_TRIAL if p != "submit" for t in TRIALS)}),
+        ([], set()),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_forget_stales_exactly_what_is_named(two, words, cells):
+    asked = calls(two)
+    forgotten = doit(two, "forget", *words)
+    assert forgotten.code == 0, forgotten.err
+    assert ("submit stays" in forgotten.out) == (words == ["submit"])
+    shown = letters(two)
+    assert {cell for cell in shown if shown[cell] == "R" and cell[0] != "archive" and not is_group(cell)} == cells
+    done = doit(two, "to=costs")
+    ran = {cell for cell, (verb, _) in done.decisions.items() if verb != "skip"}
+    assert ran == {cell for cell in cells if cell[0] not in ("report", "index")}
+    assert calls(two) == asked
+
+
+def is_group(cell):
+    phase, trial = cell
+    return not trial and phase not in ("prepare", "index")
+
+
+def test_what_was_forgotten_stays_forgotten_until_it_is_done(one):
+    doit(one, "forget", "build")
+    assert doit(one, "to=prepare").worked == []
+    assert letters(one)["build", TRIAL] == "R"
+    assert doit(one, "to=build").worked == ["build"]
+    assert letters(one)["build", TRIAL] == "U"
+
+
+def test_forgetting_what_is_not_there_is_an_error(one):
+    before = files(one)
+    unknown = doit(one, "forget", "prase")
+    assert unknown.code == 3
+    assert "prase" in unknown.err
+    assert files(one) == before
+
+
+def test_force_report_rebuilds_the_report_alone(two):
+    before, asked = artifacts(two), calls(two)
+    forced = doit(two, "force=report", f"trial={TRIAL}")
+    assert (forced.code, forced.worked) == (0, ["report"])
+    assert forced.decisions["report", TRIAL] == ("run", "forced by force=")
+    assert (artifacts(two), calls(two)) == (before, asked)
+
+
+def test_force_all_rebuilds_every_phase_and_submits_nothing(one):
+    before, asked = artifacts(one), calls(one)
+    forced = doit(one, "force=all")
+    assert (forced.code, forced.worked) == (0, [phase for phase in EVERY if phase != "submit"])
+    assert "1 skipped, 9 rebuilt (9 to the same bytes)" in forced.out
+    assert (artifacts(one), calls(one)) == (before, asked)
+    assert leftovers(one) == []
+
+
+def test_force_all_without_the_questions_keeps_the_prepared_items(one):
+    (one / "open.jsonl").unlink()
+    forced = doit(one, "force=all", "to=costs")
+    assert forced.code == 0
+    assert forced.decisions["prepare", ""] == (
+        "skip",
+        "closed_book.jsonl: 2 items, open_book.jsonl: 3 items; source of open is gone, the prepared items hold",
+    )
+
+
+def test_force_does_not_replace_the_items_of_a_submitted_run(one):
+    """It once did, and only then was the run refused."""
+    before = artifacts(one)
+    with open(one / "open.jsonl", "a") as questions:
+        questions.write(json.dumps({"id": "o9", "question": "New?", "answers": ["x"], "context": "x"}) + "\n")
+    for words in (["force=all"], ["force=prepare"], ["forget", "prepare"], []):
+        refused = doit(one, *words)
+    assert refused.code == 2
+    assert refused.decisions["prepare", ""][0] == "refuse"
+    assert "1 refused, 9 not reached" in refused.out
+    assert artifacts(one) == before
+
+
+# --- selection --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["to=build"], {("prepare", ""), *(("build", t) for t in TRIALS)}),
+        (["from=stats", "to=costs"], {(p, t) for p in ("stats", "costs") for t in TRIALS}),
+        (["only=parse", f"trial={TRIAL}"], {("parse", TRIAL)}),
+        (["only=stats,score", "trial=small-*"], {("score", TRIAL), ("stats", TRIAL)}),
+        (["trial=other*", "to=parse"], {("prepare", ""), *((p, OTHER) for p in PER_TRIAL[:4])}),
+        ([f"parse:{OTHER}"], {("prepare", ""), *((p, OTHER) for p in PER_TRIAL[:4])}),
+        (["from=archive"], {("archive", TRIAL), ("archive", OTHER), ("index", "")}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_selection_is_about_those_phases_and_trials_only(two, words, cells):
+    assert set(doit(two, *words).decisions) == cells
+
+
+def test_a_selection_that_matches_nothing_is_an_error(two):
+    nothing = doit(two, "trial=nothing*")
+    assert (nothing.code, "trial=nothing* matches no trial." in nothing.err) == (3, True)
+    assert f"trials are: {TRIAL}, {OTHER}" in nothing.err or f"trials are: {OTHER}, {TRIAL}" in nothing.err
+
+
+def test_a_phase_chosen_alone_names_the_input_it_lacks(one):
+    result(one, "predictions.csv").unlink()
+    lacking = doit(one, "only=score")
+    assert lacking.code == 2
+    assert "score needs predictions.csv, which is not there." in lacking.out
+    assert f"doit resume rid={RID}" in lacking.out
+    assert stages(one)["scored"] == "failed"
+    again = doit(one).decisions
+    assert (again["parse", TRIAL][0], again["score", TRIAL][0]) == ("repair", "run")
+    assert re.match(r"failed last time: .*predictions.csv: score needs predictions.csv", again["score", TRIAL][1])
+
+
+# --- several at once --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [("-n", "4"), ("-n", "4", "-P", "thread")], ids=["processes", "threads"])
+def test_the_same_bytes_with_several_workers(runs, quick_path, workers):
+    folder = tiny(quick_path / "several", two_trials())
+    done = doit(folder, *workers, *START, "to=costs")
+    assert done.code == 0, done.out + done.err
+    there = artifacts(folder)
+    assert {TRIAL, OTHER} < {name.split("/")[0] for name in there}
+    assert there.items() <= artifacts(runs.base / "two").items()
+    assert len(history.jobs(run_folder(folder) / ".emulator")) == 16
+    assert set(stages(folder).values()) == set(stages(folder, OTHER).values()) == {"completed", "pending"}
+    assert doit(folder, "to=costs").worked == []
+
+
+# --- endings ----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_ready_ends_with_75_and_other_trials_go_on(built):
+    assert doit(built, f"trial={TRIAL}", "to=download").code == 0
+    edit(built, "emulator.job_seconds", 60)
+    waited = doit(built, "wait=0", "to=costs")
+    assert waited.code == 75
+    assert waited.decisions["costs", TRIAL][0] == "run"
+    assert ("parse", OTHER) not in waited.decisions
+    assert stages(built)["costs"] == "completed"
+    assert stages(built, OTHER)["downloaded"] == "in_progress"
+    assert "8 of 8 parts of other-default are not" in waited.out
+    assert f"Next: doit resume rid={RID} collects the rest" in waited.out
+    assert letters(built)["download", OTHER] == "R"
+    edit(built, "emulator.job_seconds", 0)
+
+
+def break_disk(name):
+    """An observer that fails every write of a file called *name*."""
+
+    def fail(operation, path):
+        if operation == "write" and path.name in (name, f".{name}.tmp"):
+            raise OSError(28, "No space left on device")
+
+    return fail
+
+
+def test_a_failure_is_told_recorded_and_outweighs_what_is_not_ready(built):
+    assert doit(built, f"trial={TRIAL}", "to=download").code == 0
+    edit(built, "emulator.job_seconds", 60)
+    with watched(break_disk("predictions.csv")):
+        failed = doit(built, "wait=0", "to=costs")
+    assert failed.code == 2
+    assert "predictions.csv.tmp: could not be written (No space left on device)." in failed.out
+    assert "free space or fix permissions on that disk" in failed.out
+    assert re.search(r"^\d+ skipped, \d+ built, 1 not ready, 1 failed, 7 not reached$", failed.out, re.M)
+    assert f"  failed: parse:{TRIAL}: " in failed.out
+    assert f"  not ready: download:{OTHER}: " in failed.out or f"  not ready: submit:{OTHER}: " in failed.out
+    assert f"Next: mend what is named above, then doit resume rid={RID}" in failed.out
+    manifest = json.loads(result(built, "trial_manifest.json").read_text())
+    assert manifest["stage_status"]["parsed"]["status"] == "failed"
+    assert "No space left on device" in manifest["stage_status"]["parsed"]["error"]
+    assert leftovers(built) == []
+    again = doit(built, f"trial={TRIAL}", "to=costs")
+    assert (again.code, again.worked) == (0, ["parse", "score", "stats", "costs"])
+    assert again.decisions["parse", TRIAL][1].startswith("failed last time: ")
+
+
+def test_spending_that_nobody_agreed_to_is_refused_for_every_trial(quick_path):
+    """The second trial once went on after the first had been refused, and sent the parts of both."""
+    folder = tiny(quick_path / "dear", two_trials() + "budget: {confirm_above_usd: 0}\n")
+    refused = doit(folder, *START)
+    assert refused.code == 2
+    assert "above budget.confirm_above_usd = 0, and nobody can be asked here." in refused.out
+    assert not (run_folder(folder) / ".emulator").exists()
+    agreed = doit(folder, "resume", f"rid={RID}", "yes=1", "to=parse")
+    assert agreed.code == 0
+
+
+def test_the_budget_is_a_hard_stop_with_a_code_of_its_own(quick_path):
+    folder = tiny(quick_path / "poor", CONFIG + "budget: {max_usd: 0.0000001}\n")
+    stopped = doit(folder, *START)
+    assert stopped.code == 76
+    assert "budget.max_usd" in stopped.out
+    assert not list(run_folder(folder).rglob("ledger.jsonl")), "an intent was made"
+
+
+def test_a_file_that_cannot_be_read_stops_the_run_and_is_not_taken_for_absent(one):
+    """Taken for absent it would be made anew, and a part's results asked for again."""
+    hidden = result(one, "predictions.csv")
+    before = files(one)
+    if os.getuid() == 0:  # whom no permission stops
+        one.parent.chmod(0o755)
+        for path in (one, *one.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    hidden.chmod(0)
+    ended = forked(one, "resume", f"rid={RID}", as_user=NOBODY).wait()
+    assert ended.code == 2
+    assert "predictions.csv: cannot be read (Permission denied)." in ended.err
+    assert "Nothing was changed: this says nothing about the file's content." in ended.err
+    assert "Traceback" not in ended.out + ended.err
+    hidden.chmod(0o644)
+    assert {name: facts[0] for name, facts in files(one).items()} == {name: facts[0] for name, facts in before.items()}
+    assert doit(one).worked == []
+
+
+# --- what it says -----------------------------------------------------------------------------------
+
+
+def test_the_first_run_says_what_it_is_made_from_and_where_the_report_is(runs, quick_path):
+    folder = tiny(quick_path / "first")
+    said = doit(folder, *START, "to=build").out.splitlines()
+    assert said[:2] == [f"new run {RID} from experiment.yaml", f"run {RID} in experiments/run_{RID}"]
+    assert said[-1] == "2 built"
+    assert doit(runs.copy("one")).out.splitlines()[-1] == f"report: experiments/run_{RID}/{TRIAL}/reports/report.md"
+
+
+def test_decisions_are_logged_with_reasons_unless_all_are_skips(one):
+    log = run_folder(one) / "logs" / "decisions.jsonl"
+    log.unlink()
+    doit(one)
+    assert not log.exists()
+    result(one, "costs.json").unlink()
+    done = doit(one)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    logged = {(line["phase"], line["trial"]): (line["decision"], line["reason"]) for line in lines}
+    assert logged == done.decisions
+    assert logged["costs", TRIAL] == ("repair", "costs.json: missing")
+    assert logged["parse", TRIAL] == ("skip", "predictions.csv: 40 rows = 40 unique custom_ids")
+    assert "9 skipped, 1 repaired" in done.out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text, None),
+        (lambda text: text + "# a comment\n", None),
+        (
+            lambda text: text.replace("[0, 0.7]", "[0]"),
+            "experiment.yaml differs from what this run lives by: temperatures",
+        ),
+        (lambda text: text.replace("Answer briefly", "Answer"), "prompt_sets.default.control.text"),
+        (
+            lambda text: text.replace("models:", "modles:"),
+            "experiment.yaml differs from what this run lives by: is not a",
+        ),
+    ],
+)
+def test_a_local_config_that_the_run_does_not_live_by_is_pointed_out(one, change, said):
+    (one / "experiment.yaml").write_text(change(CONFIG))
+    done = doit(one)
+    assert (done.code, done.worked) == (0, [])
+    if said is None:
+        assert "differs" not in done.out
+    else:
+        assert said in done.out
+        assert "For a new run: doit rid=NEW config=experiment.yaml" in done.out
+
+
+def test_a_prompt_file_that_was_edited_is_pointed_out(quick_path):
+    folder = tiny(quick_path / "prompts", CONFIG.replace("{text: Answer briefly.}", "control.txt"))
+    (folder / "control.txt").write_text("Answer briefly.\n")
+    assert doit(folder, *START, "to=build").code == 0
+    assert "differs" not in doit(folder, "to=build").out
+    (folder / "control.txt").write_text("Answer at length.\n")
+    said = doit(folder, "to=build")
+    assert "prompt_sets.default.control.text: Answer briefly. -> Answer at length." in said.out
+    assert said.worked == []
+
+
+def test_hostile_text_reaches_the_terminal_as_escapes(quick_path):
+    folder = tiny(quick_path / "hostile")
+    item = {"id": "\x1b]0;owned\x07", "question": "q", "answers": ["x"], "context": "c"}
+    (folder / "open.jsonl").write_text(2 * (json.dumps(item) + "\n"))
+    shown = doit(folder, *START)
+    assert shown.code == 2
+    assert "owned" in shown.out
+    assert "\x1b" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("command", ["list", "list --status --all", "help", "plan"])
+def test_looking_imports_nothing_heavy(one, command):
+    words = [sys.executable, "-X", "importtime", "-m", "doit", *command.split()]
+    shown = subprocess.run(words, cwd=one, capture_output=True, text=True, check=True, env=environment())
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in shown.stderr.splitlines()}
+    assert "doit" in imported
+    assert not imported & {"pandas", "scipy", "matplotlib", "requests", "numpy", "jinja2", "rich"}
+
+
+# --- what bad input gets ----------------------------------------------------------------------------
+
+FIREWORKS = CONFIG.replace("provider: emulator", "provider: fireworks")
+RECORD = {"experiment.yaml", "run.json", "run.lock", ".doit.db", "decisions.jsonl"}
+
+
+@dataclass
+class Bad:
+    """A config, questions and environment with one thing wrong, and what is said of it."""
+
+    said: str
+    config: str = CONFIG
+    questions: str | None = None
+    key: str | None = None
+    code: int = 2
+
+
+BAD = {
+    "a misspelt key": Bad(
+        "experiment.yaml: is not a valid experiment:\n  temperatuers: unknown key; did you mean 'temperatures'?",
+        config=CONFIG.replace("temperatures", "temperatuers"),
+    ),
+    "a missing prompt file": Bad(
+        "prompt_sets.default.control: there is no prompt file 'nowhere.txt'.\nNext: create nowhere.txt",
+        config=CONFIG.replace("{text: Answer briefly.}", "nowhere.txt"),
+    ),
+    "a source that is not JSON": Bad("open.jsonl line 2: not JSON", questions=json.dumps(OPEN[0]) + "\n{oh no\n"),
+    "an item without a question": Bad("open.jsonl line 1: the item has no 'question'.", questions='{"id": "a"}\n'),
+    "a duplicate item id": Bad(
+        "open.jsonl line 2: the item id 'o1' stands there twice (first: open.jsonl line 1).",
+        questions=2 * (json.dumps({**OPEN[0], "context": PASSAGE}) + "\n"),
+    ),
+    "a missing source": Bad("there is no such question file.", config=CONFIG.replace("open.jsonl", "nowhere.jsonl")),
+    "no key": Bad("there is no FIREWORKS_API_KEY in the environment or .env.", config=FIREWORKS),
+    "a wrong key": Bad("the key is not accepted", config=FIREWORKS + "fireworks: {base_url: SERVER}\n", key="canary"),
+    "a port that refuses": Bad(
+        "Connection refused", config=FIREWORKS + "fireworks: {base_url: 'http://127.0.0.1:1'}\n", key="canary", code=75
+    ),
+}
+
+
+@pytest.fixture
+def server(quick_path):
+    """The address of a service that accepts one key, and it is not ours."""
+    handle = process.start(quick_path / "service", ServiceConfig(api_key="another"))
+    yield handle.address.url
+    handle.close()
+
+
+class QuickClock:
+    """A clock that a sleep moves on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gets_one_clear_error_and_leaves_nothing_half_written(quick_path, monkeypatch, request, what):
+    bad = BAD[what]
+    monkeypatch.delenv("FIREWORKS_API_KEY", raising=False)
+    monkeypatch.setenv("FIREWORKS_ACCOUNT_ID", "emulator")
+    monkeypatch.setattr(actions, "time", QuickClock())
+    if bad.key:
+        monkeypatch.setenv("FIREWORKS_API_KEY", bad.key)
+    url = request.getfixturevalue("server") if "SERVER" in bad.config else ""
+    folder = tiny(quick_path / "bad", bad.config.replace("SERVER", url))
+    if bad.questions is not None:
+        (folder / "open.jsonl").write_text(bad.questions)
+
+    refused = doit(folder, *START, "wait=0")
+    said = refused.out + refused.err
+    assert refused.code == bad.code
+    assert said.count(bad.said) == 1 or bad.code == 75
+    assert bad.said in said
+    assert "Traceback" not in said
+    assert "canary" not in said
+    run = run_folder(folder)
+    assert leftovers(folder) == []
+    if "experiment.yaml: " in bad.said or "prompt" in what:
+        assert not (folder / "experiments").exists()
+    elif bad.config.startswith(CONFIG[:20]) and "fireworks" not in bad.config:
+        assert {path.name for path in run.rglob("*") if path.is_file()} == RECORD
+    else:
+        assert not list(run.rglob("a1"))
+        assert {"prepared", TRIAL} <= {path.name for path in run.iterdir()}
