@@ -97,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     manifest = command("manifest", _manifest, "check a trial_manifest.json, or bring it up to date")
     manifest.add_argument("action", choices=["check", "migrate"])
     manifest.add_argument("path")
+    orphans = command("orphans", _orphans, "jobs and datasets at the service that no ledger of a run owns")
+    orphans.add_argument("rid", nargs="?")
+    what = orphans.add_mutually_exclusive_group()
+    what.add_argument("--adopt", action="store_true", help="take over the jobs that this run would submit itself")
+    what.add_argument("--delete", action="store_true", help="delete what an earlier build of this run left; no other")
     completion = commands.add_parser("completion", help="a script that completes doit's words in bash or zsh")
     completion.add_argument("shell", choices=["bash", "zsh"])
     completion.set_defaults(run=_completion)
@@ -235,6 +240,23 @@ def _manifest(chosen: Chosen) -> None:
 
     said = repair.check(Path(chosen.path)) if chosen.action == "check" else repair.migrate(Path(chosen.path))
     _show(chosen, {"path": chosen.path, "says": said}, said)
+
+
+def _orphans(chosen: Chosen) -> None:
+    from pipeline import actions, orphans, session
+
+    opened = session.open_for_writing(Request(rid=chosen.rid), console.warn, may_create=False)
+    try:
+        context = actions.make_context(opened)
+        found = orphans.find(context)
+        adopted = orphans.adopt(context, found) if chosen.adopt else []
+        deleted = orphans.delete(context, found) if chosen.delete else []
+    finally:
+        opened.close()
+    text = [orphan.line for orphan in found] or ["no orphans: every job and dataset of this run is in its ledgers"]
+    text += [f"adopted {orphan.id}" for orphan in adopted] + [f"deleted {orphan.id}" for orphan in deleted]
+    document = {"orphans": found, "adopted": adopted, "deleted": deleted}
+    _show(chosen, {name: [orphan.as_json() for orphan in listed] for name, listed in document.items()}, text)
 
 
 def _emulate(chosen: Chosen) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.parts import Index
     from pipeline.providers.base import Provider
     from pipeline.queue.budget import Planned
+    from pipeline.queue.context import Context
     from pipeline.queue.progress import Progress
     from pipeline.session import Session
 
@@ -137,14 +138,21 @@ ACTIONS: Mapping[str, Action] = {
 
 def make_queue(session: Session) -> Any:
     """The run's queue with its provider (connected when first needed), output and stop request."""
-    from pipeline.providers.rows import read_row
-    from pipeline.queue.context import Collaborators, Options
     from pipeline.queue.drive import Queue
+
+    context = make_context(session)
+    return Queue(context.workspace, context.hands, context.options)
+
+
+def make_context(session: Session) -> Context:
+    """What the queue and `orphans` work with."""
+    from pipeline.providers.rows import read_row
+    from pipeline.queue.context import Collaborators, Context, Options
 
     config = session.workspace.config
     emulated = config["provider"] == "emulator"
     poll = session.request.poll_seconds or config["queue"]["poll_seconds"]
-    return Queue(
+    return Context(
         session.workspace,
         Collaborators(
             connect=lambda: _connected(session),

@@ -94,7 +94,7 @@ def test_a_command_that_looks_says_what_there_is_and_writes_nothing(finished, ca
 
 def test_every_command_is_tried_here():
     [commands] = [action.choices for action in program._parser()._actions if action.dest == "command"]
-    assert set(commands) == {name.split()[0] for name in LOOKS} | {"init", "completion", "emulate"}
+    assert set(commands) == {name.split()[0] for name in LOOKS} | {"init", "completion", "emulate", "orphans"}
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,22 @@ def test_doctor_asks_the_service(call, tmp_path, monkeypatch):
         Path("real.yaml").unlink()
     assert code == 0, out
     assert "ok    key: accepted by the service" in out
+
+
+def test_orphans_are_listed_and_adopted(call, finished, tmp_path, monkeypatch):
+    """The command as a user gives it; what is whose is told in test_orphans.py."""
+    shutil.copytree(finished / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    assert "no orphans" in call("orphans")[1]
+    Path(f"experiments/run_{RID}/{TRIAL}/results/t0_control_p01/ledger.jsonl").unlink()
+    listed = json.loads(call("orphans", RID, "--json")[1])
+    assert {orphan["verdict"] for orphan in listed["orphans"]} == {"wanted"}
+    code, _, err = call("orphans", RID, "--delete")
+    assert code == errors.EXIT_ERROR
+    assert "Nothing was deleted." in err
+    [job] = [orphan["id"] for orphan in listed["orphans"] if orphan["kind"] == "job"]
+    assert f"adopted {job}" in call("orphans", RID, "--adopt")[1]
+    assert "no orphans" in call("orphans", RID)[1]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
