@@ -5,12 +5,12 @@ Reversible: whoever reads a text column takes one leading `'` off again.
 
 from __future__ import annotations
 
-GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
+GUARDED = frozenset("=+-@\t\r'")
 
 
 def guard(text: str) -> str:
     """*text* as a cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(GUARDED) else text
+    return f"'{text}" if text[:1] in GUARDED else text
 
 
 def unguard(cell: str) -> str:

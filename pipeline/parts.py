@@ -12,7 +12,7 @@ The digest of ordered ids lets a results file be checked in one pass without hol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ class IdsDigest:
         self._hash.update(custom_id.encode())
         self._hash.update(b"\n")
         self.count += 1
+
+    def extend(self, custom_ids: Sequence[str]) -> None:
+        """Take the next ids, at a fraction of the cost of one call for each."""
+        self._hash.update("".join([f"{custom_id}\n" for custom_id in custom_ids]).encode())
+        self.count += len(custom_ids)
 
     def hexdigest(self) -> str:
         """The digest of all ids so far."""

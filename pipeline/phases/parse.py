@@ -49,7 +49,7 @@ ERROR = "error"
 TRUNCATED = "truncated"
 
 _NO_TOKENS = '"","","",""'  # the four token cells of a row without an answer
-_BLOCK = 256  # rows written at a time, half a megabyte of long answers
+_BLOCK = 32  # rows written at a time: 64 KB of long answers, which stay in the processor's cache
 _EXAMPLES = 3  # ids named in a message
 
 
@@ -59,7 +59,7 @@ def parse(paths: TrialPaths, index: Index) -> Outcome:
     with disk.replacing(paths.predictions) as predictions, disk.replacing(paths.usage) as usage:
         predictions.write(_header(PREDICTION_COLUMNS))
         usage.write(_header(USAGE_COLUMNS))
-        lines = jsonl.lines(paths.combined)
+        lines = jsonl.numbered(paths.combined)
         for part in index.parts:
             rows += _parse_part(paths, index, part, lines, predictions, usage)
         if next(lines, None) is not None:
@@ -74,67 +74,72 @@ def _parse_part(
     paths: TrialPaths,
     index: Index,
     part: Part,
-    lines: Iterator[jsonl.Line],
+    lines: Iterator[tuple[int, bytes]],
     predictions: disk.Replacement,
     usage: disk.Replacement,
 ) -> int:
     """Write one part's rows. Rows are gathered and written in blocks: a call per row costs more than the row."""
     ids = parts.IdsDigest()
-    written: list[bytes] = []
-    used: list[str] = []
-    for number, data in itertools.islice(lines, part.rows):
-        try:
-            row = jsonl.loads(data)
-            name = row["custom_id"]
-            prediction, tokens = _row(name, row)
-        except (jsonl.BadJson, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ContractBroken(
-                f"is not a result row ({error}).",
-                where=f"{paths.combined} line {number}",
-                kept="No CSV was written.",
-                hint="run the same command again: the combined file is rebuilt from the parts",
-            ) from error
-        ids.add(name)
-        written.append(prediction)
-        used.append(tokens)
-        if len(written) == _BLOCK:
-            _flush(predictions, written, usage, used)
-    _flush(predictions, written, usage, used)
+    wanted = itertools.islice(lines, part.rows)
+    while block := list(itertools.islice(wanted, _BLOCK)):
+        names: list[str] = []
+        written: list[bytes] = []
+        used: list[str] = []
+        for number, data in block:
+            try:
+                row = jsonl.loads(data)
+                name = row["custom_id"]
+                head, answer, tail, tokens = _row(name, row)
+            except (jsonl.BadJson, KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ContractBroken(
+                    f"is not a result row ({error}).",
+                    where=f"{paths.combined} line {number}",
+                    kept="No CSV was written.",
+                    hint="run the same command again: the combined file is rebuilt from the parts",
+                ) from error
+            names.append(name)
+            written += (head, answer, tail)
+            used.append(tokens)
+        ids.extend(names)
+        predictions.write(b"".join(written))
+        usage.write("".join(used).encode())
     if ids.hexdigest() != part.ids_sha256:
         raise _mismatch(paths, index)
     return ids.count
 
 
-def _row(name: str, row: dict[str, Any]) -> tuple[bytes, str]:
-    """The line of `predictions.csv` and that of `usage.csv`."""
+def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
+    """The line of `predictions.csv` in three pieces, of which the second is the answer, and that of `usage.csv`."""
     dataset, item_id, rest = name.split("|", 2)
     if "%" in name:
         dataset, item_id = custom_id.unescape(dataset), custom_id.unescape(item_id)
     shown = _cell(name)
-    head = f'"{shown}","{_cell(dataset)}","{_cell(item_id)}",{_grid(rest)}'
+    head = f'"{shown}","{_field(dataset)}","{_cell(item_id)}",{_grid(rest)}'
     response = row.get("response")
     if response is None:
-        refused = f'{head},"","","",{_NO_TOKENS},"{ERROR}","{_cell(_said(row["error"]))}"\r\n'
-        return refused.encode(), f'"{shown}","{ERROR}",{_NO_TOKENS}\r\n'
+        refused = f',"","","",{_NO_TOKENS},"{ERROR}","{_cell(_said(row["error"]))}"\r\n'
+        return head.encode(), b"", refused.encode(), f'"{shown}","{ERROR}",{_NO_TOKENS}\r\n'
     choices = response.get("choices")
     choice = choices[0] if choices else {}
     message = choice.get("message")
     text = message.get("content") if message else None
-    finish = choice.get("finish_reason") or ""
+    finish = choice.get("finish_reason")
     status, problem = TRUNCATED if finish == "length" else OK, ""
     if finish == "content_filter" or not isinstance(text, str):
         # No answer is there to judge: missing, not an empty answer, though its tokens were paid.
-        status, problem = ERROR, f"no text in the response (finish_reason {finish or 'absent'})"
+        status, problem = ERROR, _cell(f"no text in the response (finish_reason {finish or 'absent'})")
     counts = response.get("usage") or {}
     details = counts.get("prompt_tokens_details") or {}
-    tokens = (
-        f'"{_number(counts.get("prompt_tokens"))}","{_number(counts.get("completion_tokens"))}",'
-        f'"{_number(counts.get("total_tokens"))}","{_number(details.get("cached_tokens"))}"'
+    tokens = _tokens(
+        counts.get("prompt_tokens"),
+        counts.get("completion_tokens"),
+        counts.get("total_tokens"),
+        details.get("cached_tokens"),
     )
-    head = f'{head},"{_cell(str(response.get("id") or ""))}","{_cell(str(finish))}","'
+    head = f'{head},"{_cell(str(response.get("id") or ""))}","{_field(str(finish or ""))}","'
     answer = _answer(text) if isinstance(text, str) else b""
-    tail = f'",{tokens},"{status}","{_cell(problem)}"\r\n'
-    return head.encode() + answer + tail.encode(), f'"{shown}","{status}",{tokens}\r\n'
+    tail = f'",{tokens},"{status}","{problem}"\r\n'
+    return head.encode(), answer, tail.encode(), f'"{shown}","{status}",{tokens}\r\n'
 
 
 @lru_cache(4096)  # a run has few conditions, temperatures, samples and types, and millions of rows
@@ -144,6 +149,12 @@ def _grid(rest: str) -> str:
     return f'"{request.condition}","{request.temp}","{request.sample_index}","{request.type}"'
 
 
+@lru_cache(1024)
+def _field(text: str) -> str:
+    """`_cell` for what has few values."""
+    return _cell(text)
+
+
 def _said(error: dict[str, Any]) -> str:
     code = error.get("code")
     return f"{code}: {error['message']}" if code is not None else str(error["message"])
@@ -151,28 +162,20 @@ def _said(error: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     """*text* guarded and with its quotes doubled, to stand between quotes."""
-    text = guard(text)
-    return text.replace('"', '""') if '"' in text else text
+    return guard(text).replace('"', '""') if '"' in text or text[:1] in GUARDED else text
 
 
 def _answer(text: str) -> bytes:
     """The same for a long text: as bytes it is half to a quarter as long, so it is copied and searched faster."""
-    data = text.encode()
-    if text.startswith(GUARDED):
-        data = b"'" + data
-    return data.replace(b'"', b'""')
+    data = text.encode().replace(b'"', b'""')
+    return b"'" + data if text[:1] in GUARDED else data
 
 
-def _number(value: Any) -> str:
-    """A token count; what the provider did not say stays empty, it is not 0."""
-    return str(value) if type(value) is int else ""
-
-
-def _flush(predictions: disk.Replacement, written: list[bytes], usage: disk.Replacement, used: list[str]) -> None:
-    predictions.write(b"".join(written))
-    usage.write("".join(used).encode())
-    written.clear()
-    used.clear()
+def _tokens(prompt: Any, completion: Any, total: Any, cached: Any) -> str:
+    """The cells of token counts; what the provider did not say stays empty, it is not 0."""
+    if type(prompt) is type(completion) is type(total) is type(cached) is int:
+        return f'"{prompt}","{completion}","{total}","{cached}"'
+    return ",".join(f'"{count if type(count) is int else ""}"' for count in (prompt, completion, total, cached))
 
 
 def _header(columns: Sequence[str]) -> bytes:
