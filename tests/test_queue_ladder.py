@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from queue_kit import LINKS, SMALL, STORAGE, TEN_ROWS, Lab, lines, part_of
+from queue_kit import LINKS, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
 
@@ -42,6 +42,17 @@ def test_raw_files_that_are_still_here_are_enough():
         assert lab.go().done
         assert len(lab.calls()) == calls
         lab.check()
+
+
+def test_raw_files_of_all_attempts_are_enough_without_ledger_key_or_network():
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires) as lab:
+        assert lab.go().done
+        forget_results(lab, raw=False)
+        (part_of(lab, "control") / "ledger.jsonl").unlink()
+        lab.emulator.stop()
+        assert lab.go().done
+        assert lab.artifacts() == golden(SMALL)
 
 
 @pytest.mark.parametrize("crashed_at", ["BIJOutputSet.jsonl", "error-data"])

@@ -125,6 +125,19 @@ def test_a_job_that_ends_early_is_completed_by_asking_for_exactly_the_missing_ro
         lab.check(jobs=4)
 
 
+def test_requests_that_a_kill_left_behind_are_not_taken_for_what_is_owed():
+    """The file of a second attempt that never got its intent may hold rows that were answered since."""
+    with Lab(TEN_ROWS, ends("EXPIRED")) as lab:
+        assert lab.go("submit").done
+        folder = part_of(lab, "control") / "a2"
+        folder.mkdir()
+        (requests,) = lab.run.root.glob("*/batch_inputs/t0_control*.jsonl")
+        (folder / "requests.jsonl").write_bytes(requests.read_bytes())
+        assert lab.go().done
+        assert [attempt.rows for attempt in attempts(lab)] == [10, 4]
+        lab.check(jobs=4)
+
+
 def test_costs_count_both_attempts():
     with Lab(TEN_ROWS, ends("EXPIRED")) as lab:
         assert lab.go().done

@@ -1,0 +1,6 @@
+"""Test modules here use the builders one folder up."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,0 +1,72 @@
+"""kill -9 before each system call that changes the disk or talks to the provider, one call at a time.
+
+strace counts per system call and thread, so each call has a loop of its own, which ends with the first
+run that was not killed any more; a loop that killed nothing fails. FAULT_EVERY=n takes every n-th.
+
+    pytest -m heavy tests/faults/test_strace.py
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from process_kit import Case, case, golden
+
+WORDS = ("to=download",)
+PARTS = 2
+# Each with the fewest times a run of two parts makes it; fewer means that the loop ended too early.
+CALLS = {
+    "write": 60,
+    "fsync": 60,
+    "rename": 5,
+    "unlink": 1,
+    "mkdir": 4,
+    "sendto": 15,
+    "recvfrom": 15,
+    "unlinkat": 0,
+    "rmdir": 2,
+}
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+]
+
+
+def killed_at(run: Case, call: str, number: int) -> bool:
+    """Whether the kernel killed the run before its *number*-th *call*."""
+    log = run.folder / "strace"
+    tracer = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={call}"]
+    inject = ["-e", f"inject={call}:signal=KILL:when={number}"]
+    code = run.start("resume", "rid=f", *WORDS, before=[*tracer, *inject]).wait(timeout=300)
+    killed = "+++ killed by SIGKILL +++" in log.read_text(errors="replace")
+    log.unlink()
+    assert killed == (code != 0), (code, run.said())
+    if killed:
+        assert code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    return killed
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_before_each(call, capsys):
+    every = int(os.environ.get("FAULT_EVERY", "1"))
+    kills, number, wanted = 0, 1, golden(WORDS)
+    while True:
+        with case() as run:
+            if not killed_at(run, call, number):
+                break
+            kills += 1
+            run.resume(*WORDS)
+            run.check_jobs(PARTS)
+            assert run.artifacts() == wanted, f"{call} number {number}"
+        number += every
+    with capsys.disabled():
+        print(f"\n{call}: killed before {kills} of {number - 1} calls; 0 duplicate jobs, 0 differing bytes")
+    assert number > CALLS[call]
+
+
+def test_strace_can_trace_here():
+    """Else every loop above would end at once (ptrace may be forbidden in a container)."""
+    assert subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False).returncode == 0
