@@ -85,6 +85,7 @@ def tree(folder):
 def test_before_any_run_it_tells_what_a_run_would_be(folder):
     found = planned()
     assert set(verbs(found).values()) == {"run"}
+    assert next(plan.as_text(found)) == "a new run would be made from experiment.yaml"
     assert list(verbs(found)) == [phase.name for phase in graph.PHASES if phase.by_default]
     assert found.requests == REQUESTS
 
@@ -189,6 +190,27 @@ def test_prepared_items_are_enough_when_the_questions_are_gone(folder):
     (folder / "quiz.jsonl").unlink()
     found = planned(rid="r1")
     assert (verbs(found)["prepare"], found.requests) == ("skip", REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("limit", "prices", "said"),
+    [
+        (None, PRICES, ""),
+        (100, PRICES, "allows it"),
+        (0.0001, PRICES, "would stop it"),
+        (0.2501, PRICES, "would stop it"),  # 0.25 are committed by the part that runs
+        (100, {}, "cannot be kept without a price"),
+    ],
+)
+def test_the_plan_says_what_the_budget_would_say(folder, limit, prices, said):
+    configure(folder, budget={"max_usd": limit}, prices=prices)
+    start("prepare", "build")
+    send("t0_control_p01")
+    found = planned(rid="r1")
+    assert found.committed_usd == pytest.approx(0.25)
+    text = "\n".join(plan.as_text(found))
+    assert ("budget.max_usd" in text) is (limit is not None)
+    assert said in text
 
 
 # --- choosing, and the two ways to read it --------------------------------------------------------------

@@ -181,6 +181,21 @@ def test_a_run_without_its_record_is_one_if_parts_were_built(small, run):
     assert not workspace.exists(run)
 
 
+def test_when_a_run_was_created_its_manifests_know_too(small, run):
+    """Without its record it must not become the latest run, or the oldest."""
+    work = opened(run)
+    work.manifest("small-default").document["timestamps"]["created_at"] = "2026-02-02T00:00:00.000Z"
+    work.save_manifest("small-default")
+    small.ready()
+    make(small, "a", "2026-03-01T00:00:00.000Z")
+    make(small, "b", "2026-02-01T00:00:00.000Z")
+    run.record.write_bytes(b"{}")
+    assert [found.rid for _, found in workspace.known_runs(run.root.parent)] == ["b", "r1", "a"]
+    run.trial("small-default").manifest.write_bytes(b"{}")
+    os.utime(run.config, (0, 0))
+    assert workspace.creation_of(run) == "1970-01-01T00:00:00.000Z"
+
+
 def test_an_unknown_run_names_those_there_are(small, run):
     make(small, "newer", "2026-03-01T00:00:00.000Z")
     error = workspace.unknown_run("nope", run.root.parent)
