@@ -140,8 +140,7 @@ def make_queue(session: Session) -> Any:
     """The run's queue with its provider (connected when first needed), output and stop request."""
     from pipeline.queue.drive import Queue
 
-    context = make_context(session)
-    return Queue(context.workspace, context.hands, context.options)
+    return Queue(make_context(session))
 
 
 def make_context(session: Session) -> Context:

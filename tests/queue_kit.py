@@ -161,7 +161,7 @@ class Lab:
 
     def queue(self, opened: workspace.Workspace, ending: Ending, **options: Any) -> Queue:
         hands = self.hands(ending, confirm=options.pop("confirm", None), check_stop=options.pop("check_stop", None))
-        return Queue(opened, hands, Options(**{"poll_seconds": self.poll, **options}))
+        return Queue(Context(opened, hands, Options(**{"poll_seconds": self.poll, **options})))
 
     def context(self) -> Context:
         """What `orphans` works with."""

@@ -1,7 +1,7 @@
 """What a submission will cost, before it is made; the hard stop at `budget.max_usd`.
 
-Input tokens are estimated from the text (about four characters a token in English), output tokens
-from the limit that is sent. The provider's own counts replace the estimate as soon as a job ended.
+Input tokens are estimated from the text (about four bytes of UTF-8 a token), output tokens from the
+limit that is sent. The provider's own counts replace the estimate as soon as a job ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
 from pipeline.queue.attempts import ID_TAKEN
 
-CHARS_PER_TOKEN = 4.0  # English prose under byte-pair encodings; 3.2 and 4.8 bound most texts
+# English prose under byte-pair encodings; 3.2 and 4.8 bound most texts. Bytes, not characters: a Chinese
+# character has three bytes and costs about one token, not a quarter.
+BYTES_PER_TOKEN = 4.0
 _LOW, _HIGH = 4.8, 3.2
 _MESSAGE_TOKENS = 4  # what a chat template adds per message
 _UNKNOWN_LIMIT = 512  # output tokens assumed where no limit is sent
@@ -132,9 +134,9 @@ def estimate(requests: Path) -> Estimate:
 def estimate_body(body: Mapping[str, Any], times: int) -> Estimate:
     """Tokens of one request body asked *times* times."""
     texts = [message["content"] for message in body["messages"]]
-    chars = sum(map(len, texts))
+    size = sum(len(text.encode()) for text in texts)
     overhead = _MESSAGE_TOKENS * len(texts)
-    low, typical, high = (times * (int(chars / rate) + overhead) for rate in (_LOW, CHARS_PER_TOKEN, _HIGH))
+    low, typical, high = (times * (int(size / rate) + overhead) for rate in (_LOW, BYTES_PER_TOKEN, _HIGH))
     limit = body.get("max_tokens", _UNKNOWN_LIMIT)
     return Estimate(times, low, typical, high, times * max(1, int(limit * _TYPICAL_SHARE)), times * limit)
 

@@ -25,7 +25,7 @@ from pipeline.errors import (
 )
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
-from pipeline.queue.context import Collaborators, Context, Options
+from pipeline.queue.context import Context
 from pipeline.queue.progress import Progress
 from pipeline.queue.work import Work as Work
 from pipeline.workspace import Workspace
@@ -39,9 +39,7 @@ _PATIENCE = 5
 class Queue:
     """Drives all trials of a run. `submit` and `download` of each trial call it; there is one per process."""
 
-    workspace: Workspace
-    hands: Collaborators
-    options: Options = field(default_factory=Options)
+    context: Context
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
     _announced: bool = False
     _unconfirmed: Refused | None = None  # the spending was not agreed to: nothing new is submitted by this process
@@ -54,8 +52,10 @@ class Queue:
     _over_budget: BudgetExceeded | None = None
     _committed: list[float | None] | None = None
 
-    def __post_init__(self) -> None:
-        self._context = Context(self.workspace, self.hands, self.options)
+    @property
+    def workspace(self) -> Workspace:
+        """The run."""
+        return self.context.workspace
 
     # --- what the phases ask for ---------------------------------------------------------------
 
@@ -78,25 +78,25 @@ class Queue:
         self._announce_spending()
         try:
             while True:
-                self.hands.check_stop()
-                # Held for one pass only, so that processes of `doit -n` take turns.
+                self.context.hands.check_stop()
+                # Held for one pass and what follows from it, so that workers of `doit -n` take turns.
                 with lock.waiting(self.workspace.paths.queue_lock):
                     self._pass(slug)
-                works = self._of(slug)
-                missing = [work for work in works if not reached(work)]
-                if not missing:
-                    return
-                self._raise_what_cannot_go_on(missing)
-                self.hands.show(self._progress(works, word, len(works) - len(missing)))
-                if not self.options.wait:
+                    works = self._of(slug)
+                    missing = [work for work in works if not reached(work)]
+                    if not missing:
+                        return
+                    self._raise_what_cannot_go_on(missing)
+                self.context.hands.show(self._progress(works, word, len(works) - len(missing)))
+                if not self.context.options.wait:
                     raise NotReady(
                         f"{len(missing)} of {len(works)} parts of {slug} are not {word} yet.",
                         kept="Everything that arrived is stored; running jobs go on at the provider.",
                         hint=f"doit resume rid={self.workspace.rid}",
                     )
-                self.hands.sleep(self.options.poll_seconds)
+                self.context.hands.sleep(self.context.options.poll_seconds)
         finally:
-            self.hands.show(None)
+            self.context.hands.show(None)
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
@@ -120,7 +120,7 @@ class Queue:
             self._cut_short = 0
         except Unreachable:
             self._cut_short += 1
-            if self._cut_short >= _PATIENCE or not self.options.wait:
+            if self._cut_short >= _PATIENCE or not self.context.options.wait:
                 raise
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
@@ -129,13 +129,13 @@ class Queue:
         Raises what no other part would be spared: no connection, no key, Unreachable for the second time.
         """
         try:
-            self.hands.check_stop()
+            self.context.hands.check_stop()
             step()
             work.troubles = 0
         except Unreachable as error:
             work.troubles += 1
             self._unanswered += 1
-            self.hands.say(f"{work.name}: {error.what} Asking again later.")
+            self.context.hands.say(f"{work.name}: {error.what} Asking again later.")
             if work.troubles >= _PATIENCE:
                 work.error = error
             if self._unanswered > 1:
@@ -150,10 +150,10 @@ class Queue:
             self._over_budget = error
             work.waiting_for = "room in the budget"
         except (ProviderError, Refused, ContractBroken, NotReady) as error:
-            if error is self._context.closed:
+            if error is self.context.closed:
                 raise
             work.error = error
-            self.hands.say(f"{work.name}: {error.what}")
+            self.context.hands.say(f"{work.name}: {error.what}")
 
     def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
         """When the trial cannot get further, raise the error that explains most."""
@@ -191,7 +191,7 @@ class Queue:
                 decision = done.decide("build", self.workspace, slug)
                 if index is not None and not isinstance(decision, done.Refuse):
                     for part in index.parts:
-                        work = Work(self._context, self.workspace.trial_paths(slug), part)
+                        work = Work(self.context, self.workspace.trial_paths(slug), part)
                         works.setdefault((slug, part.part), work)
                 elif slug == wanted:
                     raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
@@ -211,13 +211,13 @@ class Queue:
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
             if planned.parts:
                 try:
-                    self.hands.allow_spending(planned)
+                    self.context.hands.allow_spending(planned)
                 except Refused as refused:
                     # Kept for every trial that comes after the one that asked; running jobs are still collected.
                     self._unconfirmed = refused
 
     def _may_submit(self, work: Work) -> bool:
-        return not self.options.trials or work.paths.slug in self.options.trials
+        return not self.context.options.trials or work.paths.slug in self.context.options.trials
 
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
@@ -226,7 +226,7 @@ class Queue:
         if self._committed is None:
             self._committed = [
                 budget.spent(attempt, Price.of(self.workspace.config, self.workspace.trials[slug]))
-                for slug, _, book in self._context.ledgers()
+                for slug, _, book in self.context.ledgers()
                 for attempt in book.attempts
             ]
         budget.check(self.workspace.config, self._committed, planned, what)
