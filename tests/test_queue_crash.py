@@ -5,8 +5,13 @@ its effect and its answer, and every pause. If one of these failed, a kill at th
 money or rows. What a killed *process* leaves is tested in `faults/`; here it is cheap enough for all.
 """
 
+import errno
+import os
+
 import pytest
 from queue_kit import SMALL, Crash, Lab, Layout, golden
+
+from pipeline.errors import DiskTrouble
 
 EXPIRES = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
 CHANGES = ("write", "rename", "unlink", "mkdir")
@@ -88,6 +93,30 @@ def test_killed_at_steps_of_a_run_whose_jobs_expire():
             rows = {key: [attempt.rows for attempt in book.attempts] for key, book in lab.ledgers().items()}
             assert set(map(tuple, rows.values())) == {(4, 2)}, (at, seen[at], rows)
             lab.check(jobs=4)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+def test_a_disk_that_takes_no_more_is_told_and_costs_nothing(small, lasting):
+    """Out of space before each change: the old files stay, nothing is sent without its record, a resume goes on."""
+    steps = [number for number in chosen(small) if small[number][0].startswith(CHANGES)]
+    for at in steps[lasting::3]:
+        with Lab() as lab:
+            left = at
+
+            def full(what):
+                nonlocal left
+                left -= 1
+                if what.startswith(CHANGES) and (left < 0 if lasting else left == -1):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            lab.before = full
+            ending = lab.go()
+            assert isinstance(ending.error, DiskTrouble), (small[at], ending.text)
+            assert "No space left on device" in str(ending.error)
+            assert "free space" in str(ending.error)
+            lab.before = lambda _what: None
+            assert lab.go().done
+            lab.check()
 
 
 @pytest.mark.heavy

@@ -12,6 +12,9 @@ import pytest
 from queue_kit import LINKS, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
+from pipeline.fingerprints import Fingerprints
+from pipeline.providers.rows import read_row
+from pipeline.queue.recovery import Ladder, ResultsLost
 
 CONTROL = "t0_control_p01"
 GONE = {"name": "gone", "call": {**LINKS, "times": None}, "do": {"respond": "not_found"}}
@@ -325,3 +328,48 @@ def test_a_firectl_that_is_not_installed_is_said_so(stranded):
     stranded.heal()
     assert stranded.go().done
     stranded.check(jobs=3)
+
+
+def test_a_firectl_that_does_not_end_is_killed_and_said_so(stranded):
+    command = firectl(stranded, "time.sleep(60)")
+    attempt = stranded.ledgers()[f"m-p/{CONTROL}"].last
+    paths = stranded.run.trial("m-p").part(CONTROL)
+    ladder = Ladder(stranded.client, read_row, Fingerprints(stranded.run.root), False, command, firectl_seconds=0.5)
+    with pytest.raises(ResultsLost) as lost:
+        ladder.climb(paths, attempt, stranded.asked(f"m-p/{CONTROL}", 1))
+    assert lost.value.tried[-1].endswith(
+        "dataset download: ended after 0.5 s without an end; download dataset: ended after 0.5 s without an end"
+    )
+    assert called(stranded) == ["dataset download", "download dataset"]
+
+
+# --- secrets -------------------------------------------------------------------------------------------
+
+
+def test_neither_key_nor_signature_is_ever_written_or_said():
+    """A key that no text holds by chance, and faults that make everything be told."""
+    key = "canary-7f3a9c51e2"
+    echo = {"status": 400, "json": {"message": f"bad request with Bearer {key}"}}
+    faults = [
+        {"call": {**STORAGE, "times": 2}, "do": {"respond": "link_expired"}},
+        {"call": {**STORAGE, "skip": 2, "times": 1}, "do": {"damage": {"how": "reset"}}},
+        {"call": {"method": "POST", "times": 1}, "do": {"reset": True}},
+        {"call": {**LINKS, "skip": 1, "times": 1}, "do": {"respond": echo}},
+    ]
+    with Lab(SMALL, *faults, emulator={"api_key": key}) as lab:
+        lab.key = key
+        said = lab.go().text
+        lab.heal()
+        lab.fault(DEAD)
+        said += lab.go().text
+        lab.heal()
+        ending = lab.go()
+        assert ending.done
+        said += ending.text
+        assert "storage answered" in said
+        assert "bad request with Bearer ***" in said
+        written = {path: path.read_bytes() for path in lab.run.root.rglob("*") if path.is_file()}
+        for hidden in (key, "X-Goog-", "Bearer canary"):
+            assert hidden not in said
+            assert [path for path, data in written.items() if hidden.encode() in data] == []
+        lab.check()

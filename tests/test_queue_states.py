@@ -419,7 +419,7 @@ def test_two_answers_to_one_row_are_an_error_where_it_may_not_be_asked_again():
         lab.check(jobs=4)
 
 
-@pytest.mark.parametrize("do", ["length", "empty", "plain_usage", "reasoning"])
+@pytest.mark.parametrize("do", ["length", "empty", "plain_usage", "reasoning", "choices"])
 def test_odd_answers_are_answers(do):
     with Lab(TEN_ROWS, rows_fault(do, {"every": 2})) as lab:
         assert lab.go().done

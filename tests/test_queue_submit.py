@@ -34,7 +34,7 @@ from pipeline.errors import (
     Stopped,
     Unreachable,
 )
-from pipeline.queue import attempts
+from pipeline.queue import attempts, budget
 
 CONTROL = "m-p/t0_control_p01"
 PRICED = {"models": {"m": {"input_per_mtok": 10.0, "output_per_mtok": 40.0}}}
@@ -615,3 +615,9 @@ def test_requests_of_a_later_attempt_that_are_gone_are_written_anew():
             path.unlink()
         assert lab.go().done
         lab.check(jobs=4)
+
+
+def test_the_estimate_counts_bytes_so_that_no_script_of_the_world_is_underestimated():
+    """A Chinese character is about one token; by characters it passed for a quarter of one."""
+    body = {"messages": [{"role": "user", "content": "谁发现了这个元素" * 50}], "max_tokens": 10}
+    assert budget.estimate_body(body, 1).input_high >= 350
