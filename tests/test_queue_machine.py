@@ -205,7 +205,7 @@ def _golden():
     return golden(LAYOUT)
 
 
-FAST = settings(max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
 LONG = settings(FAST, max_examples=200, stateful_step_count=40)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from emulator_kit import Api
-from queue_kit import JOB, JOB_SECONDS, SMALL, TEN_ROWS, Lab, forever, golden, part_of
+from queue_kit import CREATE_JOB, JOB, JOB_SECONDS, SMALL, TEN_ROWS, Crash, Lab, forever, golden, part_of
 
 from pipeline import jsonl
 from pipeline.emulator import history
@@ -234,6 +234,29 @@ def test_a_job_that_is_deleted_after_its_end_leaves_its_results():
         for job in lab.jobs():
             api.delete(f"/{JOB}/{job}")
         assert lab.go().done
+        lab.check()
+
+
+def test_a_job_that_nobody_saw_before_it_was_deleted_leaves_its_results_too():
+    """Accepted, the reply lost, this process killed, the job finished and then removed: its output is paid for."""
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": 1}, "do": {"reset": True, "commit": True}}) as lab:
+
+        def before(what):
+            if lab.jobs():
+                raise Crash
+
+        lab.before = before
+        with pytest.raises(Crash):
+            lab.go()
+        lab.before = lambda _what: None
+        (job,) = lab.jobs()
+        assert not lab.ledgers()[CONTROL].last.accepted
+        lab.sleep(600)
+        with Api(lab.emulator.url) as api:
+            assert api.delete(f"/{JOB}/{job}").status_code == 200
+        lab.sleep(60)
+        assert lab.go().done
+        assert [attempt.state for attempt in attempts(lab)] == ["NOT_FOUND"]
         lab.check()
 
 

@@ -19,7 +19,7 @@ from pipeline import disk, paths
 from pipeline.errors import ConfigError, Refused, Unreachable
 from pipeline.providers import resources
 from pipeline.providers.account import DATASETS, JOBS, NOTHING_SPENT, Account
-from pipeline.providers.base import Accepted, Binding, Capabilities, Dataset, IdTaken, Job, Submission
+from pipeline.providers.base import Accepted, Binding, Capabilities, Dataset, IdTaken, Job, JobPhase, Submission
 from pipeline.providers.http import Answer, Api, Pace, Patience, Trouble
 from pipeline.providers.links import LinkPolicy
 from pipeline.providers.resources import Fields, last_segment
@@ -109,7 +109,10 @@ class Fireworks:
         if job is not None:
             return Accepted(self._ours(job, submission), adopted=True)
         self._provide_dataset(submission)
-        job, adopted = self._create_job(submission)
+        try:
+            job, adopted = self._create_job(submission)
+        except _Removed:
+            return Accepted(_removed(submission), adopted=True)
         return Accepted(self._ours(job, submission), adopted)
 
     def find(self, job_id: str) -> Job | None:
@@ -200,7 +203,10 @@ class Fireworks:
 
     def _require_free_output(self, submission: Submission) -> None:
         fields = self._account.dataset(submission.output_dataset_id)
-        if fields is not None and (source := resources.dataset(fields).source_job_id) != submission.job_id:
+        if fields is not None:
+            source = resources.dataset(fields).source_job_id
+            if source == submission.job_id:
+                raise _Removed
             raise IdTaken(
                 f"output dataset {submission.output_dataset_id} is there already, "
                 f"{f'written by job {source}' if source else 'not written by a job'}.",
@@ -303,6 +309,23 @@ class Fireworks:
     def delete_dataset(self, dataset_id: str) -> None:
         """Remove a dataset; one that is gone already is fine."""
         self._account.delete(DATASETS, dataset_id)
+
+
+class _Removed(Exception):
+    """The job was there and wrote its output before somebody removed it: there is nothing to create."""
+
+
+def _removed(submission: Submission) -> Job:
+    """A job that is gone, and whose output is not."""
+    return Job(
+        job_id=submission.job_id,
+        state="NOT_FOUND",
+        phase=JobPhase.GONE,
+        model=submission.model,
+        input_dataset_id=submission.input_dataset_id,
+        output_dataset_id=submission.output_dataset_id,
+        message="the job was removed after it had written its output",
+    )
 
 
 def _free_target(key: str, folder: Path, taken: dict[str, Path]) -> Path:
