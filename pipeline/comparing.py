@@ -232,7 +232,8 @@ def power_text(document: Document) -> Iterator[str]:
     if len({row["variance"] for row in document["by_samples"]}) == 1:
         yield "answers do not vary within an item, so more samples change nothing"
     yield "a request is an item under one condition: items x 2 x samples, for each temperature"
-    yield from (f"warning: {warning}" for warning in document["warnings"])
+    # What follows in brackets are keys of the document, for those who read that.
+    yield from (f"warning: {warning.partition(' (')[0]}" for warning in document["warnings"])
 
 
 def _planned(variances: Any, settings: Settings, wanted: Wanted, requests: int | None) -> Document:

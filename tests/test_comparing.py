@@ -197,6 +197,7 @@ def test_a_pilots_variance_is_that_of_its_deltas():
     assert text[0] == "by em in one at temperature 0, closed questions"
     assert text[3].split() == ["1", "16,055", "4,014", "643"]
     assert text[4].split() == ["2", "-", "-", "-"]
+    assert text[-1] == "warning: one_sample: with one sample per item the variance within items cannot be told apart"
 
 
 def test_samples_that_never_differ_are_said_to_be_no_help():
