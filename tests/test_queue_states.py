@@ -83,6 +83,37 @@ def test_without_any_counts_a_completed_job_must_account_for_each_row():
         lab.check(jobs=4)
 
 
+RUNNING_STATES = (
+    *("VALIDATING", "PENDING", "CREATING", "RUNNING", "WRITING_RESULTS", "RE_QUEUEING", "CREATING_INPUT_DATASET"),
+    *("IDLE", "PAUSED", "UNSPECIFIED", "CANCELLING", "EXPIRED_CLEANING_UP", "FAILED_CLEANING_UP", "A_NEW_ONE"),
+)
+GONE_STATES = ("DELETING", "DELETING_CLEANING_UP", "DELETED", "ARCHIVED")
+
+
+@pytest.mark.parametrize("state", RUNNING_STATES)
+def test_a_job_in_such_a_state_is_waited_for(state):
+    """The table of the API sheet, as far as it runs; no new job may come of any of these names."""
+    seen = {"call": {**GET_JOB, "skip": 2, "times": 4}, "do": {"edit": {"set": {"state": f"JOB_STATE_{state}"}}}}
+    with Lab(SMALL, seen) as lab:
+        assert lab.go().done
+        assert lab.fired() == [4]
+        assert {attempt.state for attempt in attempts(lab)} == {"COMPLETED"}
+        lab.check()
+
+
+@pytest.mark.parametrize("state", GONE_STATES)
+def test_a_job_in_such_a_state_has_ended(state):
+    path = f"{JOB}/[^/]*-a1-[^/]*$"
+    seen = {
+        "call": {"method": "GET", "path": path, "skip": 2, "times": None},
+        "do": {"edit": {"set": {"state": state}}},
+    }
+    with Lab(SMALL, seen) as lab:
+        assert lab.go().done
+        assert [attempt.state for attempt in attempts(lab)] == [state, "COMPLETED"]
+        lab.check(jobs=4)
+
+
 # --- jobs that do not end, or not well ---------------------------------------------------------------------
 
 
