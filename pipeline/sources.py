@@ -15,7 +15,7 @@ import itertools
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,7 @@ def _triviaqa(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item
 
 def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
     for place, row in _json_rows(path):
+        _refuse_other_names(row, source, place)
         with _explained(place):
             yield place, _own_item(row, source)
 
@@ -215,7 +216,21 @@ def _header(row: list[str], source: Mapping[str, Any], place: str) -> list[str]:
             f"there is no column {missing[0]!r}, which the config's `fields` names{schema.nearest(missing[0], row)}",
             where=place,
         )
+    _refuse_other_names(row, source, place)
     return row
+
+
+def _refuse_other_names(names: Collection[str], source: Mapping[str, Any], place: str) -> None:
+    """Whoever calls things otherwise is told what to write; without it only "no answer" would be said of each row."""
+    fields = source["fields"]
+    optional = fields.get("is_unanswerable", "is_unanswerable") in names  # then answers may be left out
+    for name in ("question",) if optional else ("question", "answers"):
+        if fields.get(name, name) not in names:
+            raise SourceError(
+                f"there is no {fields.get(name, name)!r}; there are: {', '.join(map(str, names)) or 'none'}.",
+                where=place,
+                hint=f"say what your file calls it in the config's source, as in fields: {{{name}: ...}}",
+            )
 
 
 def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
