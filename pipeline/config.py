@@ -167,6 +167,11 @@ def environment() -> dict[str, str]:
     return {**from_file, **os.environ}
 
 
+def set_here() -> dict[str, str]:
+    """The settings among the process environment's variables alone: cheap enough to look at in every run."""
+    return {name: os.environ[name] for name in overriding(os.environ)}
+
+
 def fireworks_key(variables: Mapping[str, str]) -> Secret | None:
     """The Fireworks API key of *variables*, if there is one."""
     key = variables.get("FIREWORKS_API_KEY", "").strip()

@@ -87,8 +87,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self.write(f"run {work.rid} in {work.paths.root}\n")
         for change in work.config_changes:
             self.write(f"config changed: {change}\n")
-        if note := self.session.local_config_note():
-            self.write(f"{note}\n")
+        for note in (self.session.local_config_note(), self.session.environment_note()):
+            if note:
+                self.write(f"{note}\n")
 
     def execute_task(self, task: Any) -> None:
         """A task starts: say why, and record that it is in progress."""

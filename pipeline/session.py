@@ -261,6 +261,21 @@ class Session:
             f"  This run goes on with {self.workspace.paths.config}. For a new run: doit rid=NEW config={local}"
         )
 
+    def environment_note(self) -> str | None:
+        """What to say when the environment sets what acts on new runs only, and this run lives by something else."""
+        variables = configuration.set_here()
+        if not variables:
+            return None
+        work = self.workspace
+        try:
+            found = configuration.read(work.paths.config, base=work.config.base, environment=variables)
+        except TrialmakeError:
+            return None  # it was not said to this run
+        changes = identity.differences(dict(work.config.values), dict(found.values))
+        if not changes:
+            return None
+        return f"{', '.join(variables)} acts on new runs only; this one lives by {work.paths.config}"
+
     def recorded_outputs(self, phase: str, slug: str) -> dict[str, str]:
         """file -> sha256 of what one cell wrote when it last finished; empty when it never did."""
         question = self.question(phase, slug)

@@ -1,6 +1,7 @@
 """The list of settings is the schema's: nothing left out, nothing without a meaning, each variable one that works."""
 
 import pytest
+import run_kit
 from ruamel.yaml import YAML
 
 from pipeline import config, settings
@@ -97,3 +98,16 @@ def test_the_text_has_a_line_for_each():
     heading, *lines = settings.as_text(list(LISTED.values()))
     assert heading.split() == ["setting", "default", "takes", "meaning"]
     assert [line.split()[0] for line in lines] == list(LISTED)
+
+
+def test_a_variable_set_after_the_run_began_is_said_to_have_no_effect(quick_path, monkeypatch):
+    folder = run_kit.tiny(quick_path)
+    monkeypatch.setenv("TRIALMAKE_STATISTICS__SEED", "7")
+    started = run_kit.doit(folder, f"rid={run_kit.RID}", "config=experiment.yaml", "to=build")
+    assert (started.code, "acts on new runs only" in started.out) == (0, False)
+    assert "acts on new runs only" not in run_kit.doit(folder, "to=build").out  # the run lives by it
+    monkeypatch.setenv("TRIALMAKE_STATISTICS__SEED", "8")
+    assert (
+        "TRIALMAKE_STATISTICS__SEED acts on new runs only; this one lives by experiments/run_tiny/experiment.yaml"
+        in run_kit.doit(folder, "to=build").out
+    )
