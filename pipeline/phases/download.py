@@ -10,7 +10,8 @@ from pipeline import disk, jsonl, mirror, parts
 from pipeline.errors import ContractBroken
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
-from pipeline.queue.drive import Queue, Work
+from pipeline.queue.drive import Queue
+from pipeline.queue.work import Work
 
 
 def download(queue: Queue, paths: TrialPaths) -> Outcome:

@@ -27,7 +27,7 @@ from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
 from pipeline.queue.progress import Progress
-from pipeline.queue.work import Work as Work
+from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
 
 # How often in a row the provider may be out of reach, for one part or for a pass, before a wait is given
