@@ -16,6 +16,8 @@ from pathlib import Path
 from pipeline import disk
 from pipeline.disk import StatKey, Written
 
+_VALID = " (valid)"  # after the path, under which a digest of what was found valid is remembered
+_ANY_TIME = StatKey(0, 0, 0, 0)
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 
 
@@ -51,6 +53,15 @@ class Fingerprints:
     def remember(self, path: Path, written: Written) -> None:
         """Take over what the writer of *path* already knows."""
         self._learn(Known(self._name(path), written.key, written.sha256))
+
+    def vouch(self, path: Path, digest: str) -> None:
+        """Remember that *path* was found valid with a content (and by rules) of this *digest*."""
+        self._learn(Known(self._name(path) + _VALID, _ANY_TIME, digest))
+
+    def vouches(self, path: Path, digest: str) -> bool:
+        """Whether that is remembered; whoever asks has just read the content, so times do not matter."""
+        known = self._known.get(self._name(path) + _VALID)
+        return known is not None and known.sha256 == digest
 
     def fresh(self) -> Iterator[Known]:
         """What was learned since the last call, for the memory on disk."""

@@ -102,7 +102,11 @@ def dumps_pretty(value: Any) -> bytes:
 
 def read_document(path: Path) -> Any:
     """The JSON document in *path*. Raises FileNotFoundError, UnreadableFile or DamagedArtifact."""
-    data = disk.read_bytes(path)
+    return document(disk.read_bytes(path), path)
+
+
+def document(data: bytes, path: Path) -> Any:
+    """The JSON document *data*, which was read from *path*. Raises DamagedArtifact."""
     try:
         return loads_checked(data)
     except BadJson as error:

@@ -2,13 +2,14 @@
 
 The manifest is the portable mirror of what doit and the ledgers know: for each stage its status,
 the artifacts with sha256, size and rows, the inputs it was made from and the settings it used. It is
-checked against `schemas/trial_manifest.v2.json` on every read and before every write, carries a
-checksum, and is replaced as a whole. Reading never writes; older versions and damage are told apart
-here and dealt with in `upgrade.py` and `repair.py`.
+checked against `schemas/trial_manifest.v2.json` before every write and on every read of bytes that
+were not checked before, carries a checksum, and is replaced as a whole. Reading never writes; older
+versions and damage are told apart here and dealt with in `upgrade.py` and `repair.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pipeline import disk, fingerprints, graph, jsonl, schema, sealed
 from pipeline.config import Trial
 from pipeline.disk import Written
 from pipeline.errors import DamagedArtifact, FutureVersion
+from pipeline.fingerprints import Fingerprints
 from pipeline.identity import prompt_digest
 
 VERSION = 2
@@ -138,8 +140,11 @@ class Manifest:
         """Mirror the ledgers: `datasets`, `jobs`, `job_status` and `job_counts`, each as a whole."""
         self._document.update(deepcopy(dict(jobs)))
 
-    def save(self, path: Path) -> Written | None:
-        """Write the manifest, whole or not at all; None when nothing but the time would change."""
+    def save(self, path: Path, memory: Fingerprints | None = None) -> Written | None:
+        """Write the manifest, whole or not at all; None when nothing but the time would change.
+
+        *memory* will vouch for what was written.
+        """
         try:
             on_disk = jsonl.loads(disk.read_bytes(path))
         except (FileNotFoundError, jsonl.BadJson):
@@ -158,39 +163,52 @@ class Manifest:
             raise ValueError(f"would write an invalid manifest: {'; '.join(found)}")  # a bug here, never bad input
         disk.make_folder(path.parent)
         self._document = document
-        return disk.write_bytes(path, jsonl.dumps_pretty(document))
+        data = jsonl.dumps_pretty(document)
+        written = disk.write_bytes(path, data)
+        if memory is not None:
+            memory.vouch(path, _proof(data))
+        return written
 
 
-def load(path: Path) -> Manifest:
-    """The manifest at *path*.
+def load(path: Path, memory: Fingerprints | None = None) -> Manifest:
+    """The manifest at *path*. Bytes that *memory* vouches for were checked before, and are not checked again.
 
     Raises FileNotFoundError, UnreadableFile, FutureVersion, OlderManifest (version 1, or a version 2
     without checksum), or DamagedArtifact saying what does not hold.
     """
-    document = read(path)
+    data = _content(path)
+    proof = _proof(data)
+    if memory is not None and memory.vouches(path, proof):
+        return Manifest(jsonl.loads(data))
+    document = _document(data, path)
     found = schema.problems(document, SCHEMA)
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise DamagedArtifact(f"not a valid manifest: {'; '.join(found[:3])}{more}.", where=str(path))
+    if memory is not None:
+        memory.vouch(path, proof)
     return Manifest(document)
-
-
-def load_known_valid(path: Path) -> Manifest:
-    """`load` for bytes that were checked against the schema before: only version and checksum are looked at."""
-    return Manifest(read(path))
 
 
 def read(path: Path) -> dict[str, Any]:
     """The document at *path*, a version 2 with the right checksum; raises as `load`."""
+    return _document(_content(path), path)
+
+
+def _content(path: Path) -> bytes:
     kind = fingerprints.kind(path)
     if kind in ("folder", "special"):
         raise DamagedArtifact(f"a {kind} stands in its place.", where=str(path))
     try:
-        document = jsonl.read_document(path)
+        return disk.read_bytes(path)
     except FileNotFoundError:
         if kind is None:
             raise
         raise DamagedArtifact("a link to nothing stands in its place.", where=str(path)) from None
+
+
+def _document(data: bytes, path: Path) -> dict[str, Any]:
+    document = jsonl.document(data, path)
     if not isinstance(document, dict):
         raise DamagedArtifact(f"holds a JSON {type(document).__name__}, not an object.", where=str(path))
     version = document.get("schema_version", 1)
@@ -210,6 +228,11 @@ def read(path: Path) -> dict[str, Any]:
     if not sealed.is_intact(document):
         raise DamagedArtifact("its checksum does not fit its content (edited, or a damaged disk).", where=str(path))
     return document
+
+
+def _proof(data: bytes) -> str:
+    """What stands for "these bytes are valid by the schema as it is now"."""
+    return hashlib.sha256(schema.text(SCHEMA) + data).hexdigest()
 
 
 def utc_now() -> str:

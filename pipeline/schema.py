@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 
 @cache
+def text(name: str) -> bytes:
+    """The bytes of `schemas/NAME.json`."""
+    return disk.read_bytes(resource(f"schemas/{name}.json"))
+
+
+@cache
 def load(name: str) -> dict[str, Any]:
     """The schema `schemas/NAME.json` as a document."""
-    document: dict[str, Any] = jsonl.loads(disk.read_bytes(resource(f"schemas/{name}.json")))
+    document: dict[str, Any] = jsonl.loads(text(name))
     return document
 
 

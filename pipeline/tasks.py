@@ -6,7 +6,7 @@ action is the session's. The graph is the same on the first and on every later r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,21 +77,21 @@ def doit_config(opened: Session) -> dict[str, Any]:
 
 def create(opened: Session) -> Iterator[dict[str, Any]]:
     """Every task: cells of one phase are subtasks named after their trial, run-level phases plain tasks."""
-    for spec in graph.PHASES:
-        cells = [(phase, slug) for phase, slug in opened.cells() if phase is spec]
-        if not cells:
-            continue
+    slugs: dict[graph.Phase, list[str]] = {}
+    for spec, slug in opened.cells():
+        slugs.setdefault(spec, []).append(slug)
+    known = {spec.name for spec in slugs}
+    for spec, cells in slugs.items():
         if not spec.per_trial:
-            yield {"basename": spec.name, **_task(opened, spec, "")}
+            yield {"basename": spec.name, **_task(opened, spec, "", known)}
             continue
         yield {"basename": spec.name, "name": None, "doc": spec.doc, "uptodate": [_group(opened, spec, cells)]}
-        for _, slug in cells:
-            yield {"basename": spec.name, "name": slug, **_task(opened, spec, slug)}
+        for slug in cells:
+            yield {"basename": spec.name, "name": slug, **_task(opened, spec, slug, known)}
 
 
-def _task(opened: Session, spec: graph.Phase, slug: str) -> dict[str, Any]:
+def _task(opened: Session, spec: graph.Phase, slug: str, known: Set[str]) -> dict[str, Any]:
     question = opened.question(spec.name, slug)
-    known = {phase.name for phase, _ in opened.cells()}
     return {
         "doc": spec.doc,
         "actions": [(_perform, [opened, spec.name, slug])],
@@ -133,10 +133,10 @@ class Current:
         return f"{decision.verb}: {decision.reason}" if decision else self.phase
 
 
-def _group(opened: Session, spec: graph.Phase, cells: list[tuple[graph.Phase, str]]) -> Callable[[], bool]:
+def _group(opened: Session, spec: graph.Phase, slugs: list[str]) -> Callable[[], bool]:
     def current() -> bool:
         # While tasks run, a group has nothing to do itself; asked only by `list`, it speaks for its subtasks.
-        return not opened.readonly or all(Current(opened, spec.name, slug)() for _, slug in cells)
+        return not opened.readonly or all(Current(opened, spec.name, slug)() for slug in slugs)
 
     return current
 

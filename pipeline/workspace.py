@@ -194,6 +194,7 @@ class Workspace:
         self.forced = forced
         self.forgotten: set[str] = set()  # `phase:trial` that `doit forget` named and that leave no record to stale
         self.fingerprints = Fingerprints(run.root, known, deep=deep)
+        self._trial_paths: dict[str, TrialPaths] = {}
         self._manifests: dict[str, Manifest] = {}
         self._indexes: dict[str, tuple[str, parts.Index]] = {}
 
@@ -214,13 +215,15 @@ class Workspace:
 
     def trial_paths(self, slug: str) -> TrialPaths:
         """The files of trial *slug*."""
-        return self.paths.trial(slug)
+        if slug not in self._trial_paths:
+            self._trial_paths[slug] = self.paths.trial(slug)
+        return self._trial_paths[slug]
 
     def manifest(self, slug: str) -> Manifest:
         """The trial's manifest; a new one, in memory, when there is none."""
         if slug not in self._manifests:
             try:
-                self._manifests[slug] = manifest.load(self.trial_paths(slug).manifest)
+                self._manifests[slug] = manifest.load(self.trial_paths(slug).manifest, self.fingerprints)
             except FileNotFoundError:
                 self._manifests[slug] = Manifest.new(self.rid, self.trials[slug])
         return self._manifests[slug]
@@ -237,7 +240,7 @@ class Workspace:
     def save_manifest(self, slug: str) -> None:
         """Write the trial's manifest if it changed."""
         assert not self.readonly
-        self.manifest(slug).save(self.trial_paths(slug).manifest)
+        self.manifest(slug).save(self.trial_paths(slug).manifest, self.fingerprints)
 
     def set_run_stage(self, name: str, stage: Stage) -> None:
         """Record *stage* of a run-level phase in `run.json`."""

@@ -137,3 +137,16 @@ def test_what_cannot_be_looked_at_is_not_absent(tmp_path):
     loop.symlink_to(loop)
     with pytest.raises(UnreadableFile):
         fingerprints.kind(loop / "file")
+
+
+def test_what_was_found_valid_is_remembered_for_this_content_alone(path, tmp_path):
+    """The word of one content must not stand for another, nor for the same content in another file."""
+    known = Fingerprints(tmp_path)
+    assert not known.vouches(path, "a" * 64)
+    known.vouch(path, "a" * 64)
+    again = Fingerprints(tmp_path, known.fresh())
+    assert again.vouches(path, "a" * 64)
+    assert not again.vouches(path, "b" * 64)
+    assert not again.vouches(path.with_name("other"), "a" * 64)
+    assert again.sha256(path) == sha(b"one")
+    assert not Fingerprints(tmp_path, list(again.fresh()), deep=True).vouches(path, "a" * 64)
