@@ -37,9 +37,12 @@ def settings() -> list[Setting]:
 
 
 def as_text(listed: list[Setting]) -> Iterator[str]:
-    """One line a setting."""
-    heading = ("setting", "default", "takes", "meaning")
-    yield from columns([heading, *((each.key, each.default, each.takes, each.meaning) for each in listed)])
+    """Two lines a setting, the second what it means: together they would not fit a terminal."""
+    heading, *lines = columns([("setting", "default", "takes"), *((s.key, s.default, s.takes) for s in listed)])
+    yield heading
+    for line, setting in zip(lines, listed, strict=True):
+        yield line
+        yield f"    {setting.meaning}"
 
 
 def _within(node: Node, place: str, root: Node) -> Iterator[Setting]:

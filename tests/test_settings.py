@@ -94,10 +94,11 @@ def test_every_variable_listed_is_known(tmp_path):
     assert "  queue.poll: unknown key" in said("TRIALMAKE_QUEUE__POLL")
 
 
-def test_the_text_has_a_line_for_each():
+def test_the_text_has_two_lines_for_each():
     heading, *lines = settings.as_text(list(LISTED.values()))
-    assert heading.split() == ["setting", "default", "takes", "meaning"]
-    assert [line.split()[0] for line in lines] == list(LISTED)
+    assert heading.split() == ["setting", "default", "takes"]
+    assert [line.split()[0] for line in lines[::2]] == list(LISTED)
+    assert [line.strip() for line in lines[1::2]] == [setting.meaning for setting in LISTED.values()]
 
 
 def test_a_variable_set_after_the_run_began_is_said_to_have_no_effect(quick_path, monkeypatch):
