@@ -151,8 +151,8 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_the_example_notebook_reproduces_a_number_of_the_report(quick_path, monkeypatch, capsys):
     (quick_path / "dodo.py").write_bytes((EXAMPLES.parent / "dodo.py").read_bytes())
-    monkeypatch.setenv("TRIALMAKE_PROVIDER", "emulator")
-    ran = run_kit.doit(quick_path, "rid=example", f"config={EXAMPLES / 'experiment.yaml'}", "poll=0.05")
+    monkeypatch.setenv("TRIALMAKE_EMULATOR__JOB_SECONDS", "0")
+    ran = run_kit.doit(quick_path, "rid=example", f"config={EXAMPLES / 'experiment.yaml'}", "limit=40", "poll=0.05")
     assert ran.code == 0, ran.out + ran.err
     monkeypatch.chdir(quick_path)
     monkeypatch.setattr(sys, "argv", ["notebook.py"])

@@ -52,6 +52,7 @@ def give(command, folder, capsys):
 def test_the_tutorial_is_what_happens(quick_path, monkeypatch, capsys):
     for name in ("FIREWORKS_API_KEY", "TRIALMAKE_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRIALMAKE_EMULATOR__JOB_SECONDS", "0")
     folder = quick_path / "clone"
     folder.mkdir()
     wrong = []
