@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from doit import cmd_forget, cmd_list, cmd_run
@@ -28,11 +28,24 @@ from pipeline.session import Session
 # doit's options for another database, file checker or reporter are not offered: the record of a run hangs on ours.
 _STATE_OPTIONS = (opt_codec,)
 _RUN_OPTIONS = tuple(option for option in cmd_run.Run.cmd_options if option is not cmd_run.opt_reporter)
+_LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LOST = "What was done is kept; running jobs go on at the provider."
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, on the same way out as Ctrl-C."""
+
+
+class _WorkerDied(KeyboardInterrupt):
+    """A worker of `-n` was killed, by hand or for lack of memory: doit would wait for its answer for ever."""
+
+
+# The first that fits: what stopped the run, and the exit code.
+_ENDINGS: dict[type[KeyboardInterrupt], tuple[str, int]] = {
+    _Terminated: ("SIGTERM", EXIT_SIGTERM),
+    _WorkerDied: ("the death of a worker process (killed by hand, or for lack of memory?)", EXIT_FAILED),
+    KeyboardInterrupt: ("Ctrl-C", EXIT_SIGINT),
+}
 
 
 def _on_sigterm(_signal: int, _frame: object) -> None:
@@ -70,7 +83,8 @@ class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
                 doit_state.closing(opened.close)
 
     def _work(self, opened: Session, params: Any, args: list[str]) -> int:
-        result = int(super().execute(params, args) or 0)
+        with _workers_watched() if params["num_process"] else nullcontext():
+            result = int(super().execute(params, args) or 0)
         if opened.reporter is None:  # doit refused the command line
             return result
         if not result and not args:
@@ -182,9 +196,33 @@ def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:
             raise stop
         if opened.reporter is not None:
             opened.reporter.sum_up()
-        word, code = ("SIGTERM", EXIT_SIGTERM) if isinstance(stop, _Terminated) else ("Ctrl-C", EXIT_SIGINT)
+        word, code = next(ending for kind, ending in _ENDINGS.items() if isinstance(stop, kind))
         console.warn(f"stopped by {word}. {_NOTHING_LOST}\nNext: {opened.resume_command}")
         return code
+
+
+@contextmanager
+def _workers_watched() -> Iterator[None]:
+    """For this block, processes are forked (they inherit the session), and the death of one ends the wait for it."""
+    import multiprocessing.process  # doit needs it now too
+
+    multiprocessing.set_start_method("fork", force=True)
+
+    def look(_signal: int, _frame: object) -> None:
+        # Not active_children(): that forgets the dead. And while an exception is on its way, the run is
+        # ending already, and its workers with it.
+        workers: set[multiprocessing.process.BaseProcess] = multiprocessing.process._children  # type: ignore[attr-defined]
+        if any(worker.exitcode for worker in tuple(workers)) and sys.exc_info()[0] is None:
+            raise _WorkerDied
+
+    # A timer of this process alone: a thread would be there when workers are forked.
+    handler = signal.signal(signal.SIGALRM, look)
+    timer = signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
 @contextmanager

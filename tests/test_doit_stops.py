@@ -4,6 +4,7 @@ Signals come at exact moments: the child's disk operations are watched, and at a
 """
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -250,3 +251,19 @@ def test_doit_head_1(states):
     assert shown.stdout == f"run {RID} in experiments/run_{RID}\n".encode()
     assert (folder / "errors").read_bytes() == b""
     assert doit(folder, "resume", f"rid={RID}", "to=costs").code == 0
+
+
+def test_a_killed_worker_ends_the_run_instead_of_being_waited_for(states):
+    folder = tiny(states.base / "killed-worker", two_trials())
+    assert doit(folder, *START, "to=download").code == 0
+
+    def kill(operation, path):
+        if (operation, path.name) == ("rename", "predictions.csv") and multiprocessing.parent_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended = forked(folder, "-n", "2", "to=costs", observer=kill).wait()
+    assert ended.code == 1
+    assert "stopped by the death of a worker process" in ended.err
+    assert f"Next: doit resume rid={RID}" in ended.err
+    assert doit(folder, "resume", f"rid={RID}", "to=costs").code == 0
+    assert leftovers(folder) == []
