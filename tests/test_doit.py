@@ -321,6 +321,29 @@ def test_a_phase_cannot_be_declared_done(one, words):
     assert tree(one) == before
 
 
+def test_without_a_name_it_is_the_run_that_was_created_last(fresh):
+    for rid in ("zebra", "ape"):
+        assert doit(fresh, f"rid={rid}", "config=experiment.yaml", "to=prepare").code == 0
+    os.utime(fresh / "experiments" / "run_zebra" / "run.json")  # written to later, created earlier
+    for words in ([], ["resume"]):
+        assert "run ape in experiments/run_ape" in doit(fresh, *words, "to=prepare").out
+
+
+@pytest.mark.parametrize("word", ["config=experiment.yaml", "limit=1"])
+def test_what_shapes_a_new_run_is_an_error_for_one_that_exists(one, word):
+    before = files(one)
+    refused = doit(one, f"rid={RID}", word)
+    assert refused.code == 3
+    assert f"{word.split('=')[0]}= starts a new run, but run {RID} exists" in refused.err
+    assert files(one) == before
+
+
+def test_a_pilot_run_takes_the_first_items_of_each_source(fresh):
+    done = doit(fresh, *START, "limit=1", "to=build")
+    assert done.code == 0
+    assert "closed_book.jsonl: 1 items, open_book.jsonl: 1 items" in doit(fresh, "to=prepare").out
+
+
 # --- nothing to do ----------------------------------------------------------------------------------
 
 
@@ -723,7 +746,7 @@ BAD = {
         config=CONFIG.replace("{text: Answer briefly.}", "nowhere.txt"),
     ),
     "a source that is not JSON": Bad("open.jsonl line 2: not JSON", questions=json.dumps(OPEN[0]) + "\n{oh no\n"),
-    "an item without a question": Bad("open.jsonl line 1: the item has no 'question'.", questions='{"id": "a"}\n'),
+    "an item without a question": Bad("there is no 'question'; there are: id.", questions='{"id": "a"}\n'),
     "a duplicate item id": Bad(
         "open.jsonl line 2: the item id 'o1' stands there twice (first: open.jsonl line 1).",
         questions=2 * (json.dumps({**OPEN[0], "context": PASSAGE}) + "\n"),

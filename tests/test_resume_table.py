@@ -462,3 +462,91 @@ def test_a_damaged_file_is_decided_and_mended_as_the_table_says(clean, row):
 def test_the_table_is_long_enough_and_knows_every_file():
     assert len(rows()) >= 150
     assert {row.name for row in rows()} == set(PLACES)
+
+
+# --- several things at once -----------------------------------------------------------------------------
+
+PART = f"{TRIAL}/results/t0_control_p01"
+INPUTS = f"{TRIAL}/batch_inputs"
+LEDGERS_ONLY = (
+    *(".doit.db", "run.json", "prepared", INPUTS, f"{TRIAL}/reports", "index.html", "aggregate_report.md"),
+    *(PLACES[name] for name in ("manifest", "attempts.json", "combined", "predictions.csv", "costs.json")),
+)
+# what is gone -> the phases that run; the provider is asked for what it has, and never for more
+SEVERAL = {
+    "a part's results and raw rows": ((f"{PART}/results.jsonl", f"{PART}/a1"), "download"),
+    "all of a part, its ledger too": ((PART,), "submit download"),
+    "all results and the manifest": ((f"{TRIAL}/results",), "submit..report"),
+    "the whole trial": ((TRIAL,), "build..report"),
+    "the prepared items": (("prepared",), "prepare"),
+    "the requests and their index": ((INPUTS,), "build"),
+    "the requests and a part's results": ((INPUTS, f"{PART}/results.jsonl"), "build download"),
+    "the requests and the prepared items": ((INPUTS, "prepared"), "prepare build"),
+    "the record and the memory": (("run.json", ".doit.db"), "prepare index"),
+    "the provider and a part's results": ((".emulator", f"{PART}/results.jsonl"), "download"),
+    "everything but ledgers, results and scores": (LEDGERS_ONLY, "prepare build download..index"),
+}
+
+
+@pytest.mark.parametrize("what", SEVERAL)
+def test_what_is_lost_together_is_made_or_fetched_again_and_never_paid_twice(world, what):
+    gone, ran = SEVERAL[what]
+    world.restore()
+    world.clean = False
+    before, calls = world.artifacts(), world.calls()
+    for name in gone:
+        remove(world.run / name)
+    with reading(world.folder) as session:
+        decided = {phase.name: session.decide(phase.name, slug).verb for phase, slug in session.cells()}
+    resumed = doit(world.folder)
+    assert resumed.code == 0, resumed.out + resumed.err
+    phases = resumed.worked
+    middle = list(EVERY[3:])
+    assert ran == (span(phases[:2]) + " download..index" if phases[2:] == middle else span(phases))
+    assert decided[phases[0]] != "skip"
+    if ".emulator" in gone:
+        assert not (world.run / ".emulator").exists(), "the provider was not needed"
+    else:
+        asked = history.calls(world.run / ".emulator")[calls:]
+        assert {call["method"] for call in asked} <= {"GET"}
+    assert {name: data for name, data in world.artifacts().items() if "archive/" not in name} == {
+        name: data for name, data in before.items() if "archive/" not in name
+    }
+    assert doit(world.folder).worked == []
+
+
+def test_a_part_without_its_ledger_is_settled_from_the_raw_rows_that_are_here(world):
+    """What its job cost is then not known any more, and nothing else changes."""
+    world.restore()
+    world.clean = False
+    before, calls = world.artifacts(), world.calls()
+    for name in ("ledger.jsonl", "results.jsonl"):
+        remove(world.run / PART / name)
+    resumed = doit(world.folder, "to=costs")
+    assert (resumed.code, resumed.worked, world.calls()) == (0, ["submit", "download", "costs"], calls)
+    after = world.artifacts()
+    assert {name for name in before if before[name] != after[name]} == {PLACES["attempts.json"], PLACES["costs.json"]}
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        (("run.json", "experiment.yaml"), "was submitted, but neither run.json nor experiment.yaml is left of it."),
+        ((".emulator", PART), "was submitted to account 'emulator' at emulator:"),
+        (("prepared", "../../open.jsonl"), "open.jsonl: there is no such question file."),
+    ],
+    ids=["record and config", "provider and part", "items and questions"],
+)
+def test_what_cannot_be_had_again_is_refused_and_sends_nothing(world, gone, said):
+    world.restore()
+    world.clean = False
+    for name in gone:
+        remove(world.run / name)
+    before = world.artifacts()
+    refused = doit(world.folder)
+    assert refused.code == 2
+    assert said in refused.out + refused.err
+    assert world.artifacts() == before
+    assert [path.name for path in world.run.parent.iterdir()] == [world.run.name], "no other run was begun"
+    if (world.run / ".emulator").exists():
+        assert len(history.jobs(world.run / ".emulator")) in (0, 8)
