@@ -110,6 +110,7 @@ def test_a_limit_of_the_command_line_lowers_each_sources_limit(folder):
     text = MINIMAL.replace("path: quiz.csv}", "path: quiz.csv, limit: 5}, {dataset: b, format: csv, path: b}")
     assert [source["limit"] for source in read(folder, text, limit=3)["sources"]] == [3, 3]
     assert [source["limit"] for source in read(folder, text, limit=9)["sources"]] == [5, 9]
+    assert [source["limit"] for source in read(folder, text, limit=1)["sources"]] == [1, 1]
     assert [source["limit"] for source in read(folder, text)["sources"]] == [5, None]
     with pytest.raises(ConfigError, match="limit=0: must be at least 1"):
         read(folder, text, limit=0)
