@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from faulty_disk import operations
@@ -104,6 +105,19 @@ def test_names_are_relative_to_the_run_so_that_a_moved_folder_keeps_its_memory(t
     known.sha256(root / "trial" / "f")
     known.sha256(beside)
     assert {entry.path for entry in known.fresh()} == {"trial/f", str(beside)}
+
+
+def test_a_file_beside_the_run_is_found_by_a_relative_path_too(tmp_path, monkeypatch):
+    """Question files lie there, and a config in the current folder names them without one."""
+    monkeypatch.chdir(tmp_path)
+    Path("quiz.jsonl").write_bytes(b"q")
+    root = Path("experiments") / "run_r"
+    root.mkdir(parents=True)
+    (root / "f").write_bytes(b"y")
+    known = Fingerprints(root)
+    assert known.sha256(Path("quiz.jsonl")) == sha(b"q")
+    assert known.sha256(root / "f") == sha(b"y")
+    assert {entry.path for entry in known.fresh()} == {"quiz.jsonl", "f"}
 
 
 def test_looking_writes_nothing(path, tmp_path):
