@@ -72,6 +72,8 @@ class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
     def _write(self, params: Any, args: list[str]) -> int:
         request = tasks.variables()
         _check_names(args)
+        if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
+            raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
         opened = session.open_for_writing(request, say, may_create=self.may_create)
         doit_state.session = opened
         try:

@@ -319,8 +319,9 @@ class Session:
                 document.set_stage(spec.stage, change(document.stage(spec.stage)))
             elif phase == "submit":
                 # Jobs under way are part of "downloaded": in progress, stopped or failed, never completed by submit.
-                stage = change(document.stage("downloaded"))
-                if stage.status != COMPLETED:
+                old = document.stage("downloaded")
+                stage = change(old)
+                if COMPLETED not in (old.status, stage.status):
                     document.set_stage("downloaded", stage)
             if phase in ("build", "submit", "download"):
                 # A damaged index is about to be written anew by build; the jobs are mirrored then.

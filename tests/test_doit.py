@@ -311,6 +311,27 @@ def test_options_that_would_go_round_the_record_are_not_there(one, words):
     assert tree(one) == before
 
 
+def test_fewer_than_no_workers_are_an_error(one):
+    """doit would do nothing and say that all is well."""
+    refused = doit(one, "-n", "-1")
+    assert (refused.code, refused.err) == (3, "ERROR: -n -1: expected 0 or more.\n")
+
+
+def test_doit_clean_removes_nothing(one):
+    before = tree(one)
+    assert doit(one, "clean", "--clean-all").code == 0
+    assert tree(one) == before
+
+
+def test_always_runs_what_is_named_and_submits_nothing(one):
+    before, asked = artifacts(one), calls(one)
+    done = doit(one, "-a", "to=download")
+    assert (done.code, done.worked) == (0, ["prepare", "build", "submit", "download"])
+    assert done.decisions["build", TRIAL] == ("run", "asked for with -a")
+    assert (artifacts(one), calls(one)) == (before, asked)
+    assert doit(one).worked == []
+
+
 @pytest.mark.parametrize("words", [["ignore", "parse"], ["reset-dep", "parse"]])
 def test_a_phase_cannot_be_declared_done(one, words):
     result(one, "predictions.csv").unlink()
