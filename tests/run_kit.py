@@ -7,6 +7,7 @@ start, `tree` is everything on disk, mtimes included.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -20,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doit import cmd_run, doit_cmd
+from doit import cmd_run, doit_cmd, plugin
 from ruamel.yaml import YAML
 
 from pipeline import console, disk, doit_state, session
 from pipeline.request import parse
+
+# A process asks once which plugins are installed; going through all packages anew is a third of a small command's time.
+plugin.entry_points = functools.cache(plugin.entry_points)
 
 RID = "tiny"
 PATIENCE = 20  # seconds for what takes milliseconds on an idle machine
