@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pipeline.errors import DiskTrouble, UnreadableFile
 
@@ -34,8 +34,7 @@ observer: Callable[[str, Path], None] | None = None
 _KEPT = "Under this name stands what stood there before, or the whole new file."
 
 
-@dataclass(frozen=True)
-class StatKey:
+class StatKey(NamedTuple):
     """What must stay equal for a remembered hash to be trusted (an unchanged mtime alone proves nothing)."""
 
     size: int
@@ -260,12 +259,17 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UnreadableFile(
-            f"cannot be read ({error.strerror or error}).",
-            where=str(path),
-            kept="Nothing was changed: this says nothing about the file's content.",
-            hint="check permissions and the disk, then run the same command again",
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> UnreadableFile:
+    """What *error* means for whoever wanted to read *path*."""
+    return UnreadableFile(
+        f"cannot be read ({error.strerror or error}).",
+        where=str(path),
+        kept="Nothing was changed: this says nothing about the file's content.",
+        hint="check permissions and the disk, then run the same command again",
+    )
 
 
 def sha256_of(path: Path) -> tuple[str, StatKey]:

@@ -103,7 +103,7 @@ class Question:
 
     def relative(self, path: Path) -> str:
         """*path* as records name it."""
-        return path.relative_to(self.workspace.paths.root).as_posix()
+        return self.workspace.relative(path)
 
 
 Reason = Callable[[Question], Decision | None]
@@ -363,14 +363,14 @@ def _changed_input(question: Question, recorded: object) -> Decision | None:
     assert isinstance(recorded, dict)
     for path in question.inputs:
         name = question.relative(path)
-        kind = fingerprints.kind(path)
-        if kind is None:
+        seen = fingerprints.look(path)
+        if seen is None:
             return Run(f"{path.name}: is missing")
-        if kind != "file":
+        if (kind := fingerprints.kind_of(seen)) != "file":
             return Run(f"{path.name}: a {kind} stands in its place")
         if name not in recorded:
             return Run(f"{path.name}: was not an input before")
-        if question.workspace.fingerprints.sha256(path) != recorded[name]:
+        if question.workspace.fingerprints.of(name, seen) != recorded[name]:
             return Run(f"{path.name}: changed since")
     return None
 

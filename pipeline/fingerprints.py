@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import disk
 from pipeline.disk import StatKey, Written
@@ -21,8 +21,7 @@ _ANY_TIME = StatKey(0, 0, 0, 0)
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """One remembered file: *path* is relative to the run's folder."""
 
     path: str
@@ -40,15 +39,13 @@ class Fingerprints:
 
     def sha256(self, path: Path) -> str:
         """The digest of the regular file *path*. Raises FileNotFoundError or UnreadableFile."""
-        name = self._name(path)
         with disk.readable(path):
-            key = StatKey.of(path.stat())
-        known = self._known.get(name)
-        if known is not None and known.key == key:
-            return known.sha256
-        digest, key = disk.sha256_of(path)
-        self._learn(Known(name, key, digest))
-        return digest
+            seen = path.stat()
+        return self._digest(self._name(path), seen, lambda: path)
+
+    def of(self, name: str, seen: os.stat_result) -> str:
+        """The digest of the regular file *name*, relative to the root, that was just *seen*; raises as `sha256`."""
+        return self._digest(name, seen, lambda: self._root / name)
 
     def remember(self, path: Path, written: Written) -> None:
         """Take over what the writer of *path* already knows."""
@@ -68,6 +65,15 @@ class Fingerprints:
         while self._fresh:
             yield self._fresh.popitem()[1]
 
+    def _digest(self, name: str, seen: os.stat_result, path: Callable[[], Path]) -> str:
+        key = StatKey.of(seen)
+        known = self._known.get(name)
+        if known is not None and known.key == key:
+            return known.sha256
+        digest, key = disk.sha256_of(path())
+        self._learn(Known(name, key, digest))
+        return digest
+
     def _learn(self, entry: Known) -> None:
         self._known[entry.path] = entry
         self._fresh[entry.path] = entry
@@ -77,11 +83,22 @@ class Fingerprints:
         return text[len(root) + 1 :] if text.startswith(root + os.sep) else text
 
 
+def look(path: Path | str) -> os.stat_result | None:
+    """The entry at *path* itself, a link not followed; None when nothing is there. Raises UnreadableFile."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise disk.unreadable(Path(path), error) from error
+
+
 def kind(path: Path) -> str | None:
     """What stands at *path*: "file", "folder", "symlink" or "special"; None when nothing does."""
-    with disk.readable(path):
-        try:
-            mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-    return _KINDS.get(stat.S_IFMT(mode), "special")
+    seen = look(path)
+    return None if seen is None else kind_of(seen)
+
+
+def kind_of(seen: os.stat_result) -> str:
+    """The word for what was seen."""
+    return _KINDS.get(stat.S_IFMT(seen.st_mode), "special")

@@ -52,8 +52,7 @@ class Memory:
 
     def commit(self, learned: Iterable[Known]) -> None:
         """Make what was *learned* of files last, in one transaction. Raises DiskTrouble."""
-        facts = [(k.path, k.key.size, k.key.mtime_ns, k.key.ctime_ns, k.key.inode, k.sha256) for k in learned]
-        rows = [(*row, _crc(row)) for row in facts]
+        rows = [(known.path, *known.key, known.sha256, _crc(known)) for known in learned]
         self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, task: str) -> None:
@@ -113,7 +112,8 @@ class Memory:
     def _load(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute("select path, size, mtime_ns, ctime_ns, inode, sha256, crc from fingerprints")
         # SQLite keeps no checksums: a flipped bit in a digest would make an intact file look damaged.
-        known = [Known(row[0], StatKey(*row[1:5]), row[5]) for *row, crc in rows if crc == _crc(row)]
+        entries = ((Known(path, StatKey(*key), sha256), crc) for path, *key, sha256, crc in rows)
+        known = [entry for entry, crc in entries if crc == _crc(entry)]
         self.forgotten = {task for (task,) in connection.execute("select task from forgotten")}
         self.fingerprints = known
 
@@ -135,5 +135,6 @@ class Memory:
         )
 
 
-def _crc(row: Iterable[object]) -> int:
-    return zlib.crc32("\n".join(map(str, row)).encode(errors="surrogatepass"))
+def _crc(known: Known) -> int:
+    path, (size, mtime_ns, ctime_ns, inode), sha256 = known
+    return zlib.crc32(f"{path}\n{size}\n{mtime_ns}\n{ctime_ns}\n{inode}\n{sha256}".encode(errors="surrogatepass"))

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline import disk, jsonl, schema, sealed
 from pipeline.disk import Written
 from pipeline.errors import DamagedArtifact, FutureVersion
+from pipeline.fingerprints import Fingerprints
 
 SCHEMA = "index.schema"
 VERSION = 1
@@ -99,9 +100,16 @@ def write(path: Path, index: Index) -> Written:
     return disk.write_bytes(path, jsonl.dumps_pretty(document))
 
 
-def read(path: Path) -> Index:
-    """The index at *path*. Raises FileNotFoundError, UnreadableFile, FutureVersion, or DamagedArtifact saying why."""
-    document = jsonl.read_document(path)
+def read(path: Path, memory: Fingerprints | None = None) -> Index:
+    """The index at *path*. Bytes that *memory* vouches for were checked before, and are not checked again.
+
+    Raises FileNotFoundError, UnreadableFile, FutureVersion, or DamagedArtifact saying why.
+    """
+    data = disk.read_bytes(path)
+    proof = hashlib.sha256(b"%d" % VERSION + data).hexdigest()
+    if memory is not None and memory.vouches(path, proof):
+        return _index(jsonl.loads(data))
+    document = jsonl.document(data, path)
     if not isinstance(document, dict) or not sealed.is_intact(document):
         raise DamagedArtifact("its checksum does not fit its content (edited, or a damaged disk).", where=str(path))
     try:
@@ -112,18 +120,24 @@ def read(path: Path) -> Index:
                 kept="Nothing was read further and nothing was written.",
                 hint="update trialmake, or use the version that wrote this run",
             )
-        index = Index(
-            parts=tuple(Part(**part) for part in document["parts"]),
-            settings=document["settings"],
-            identity_version=document["identity_version"],
-            inputs=document["inputs"],
-        )
+        index = _index(document)
     except (KeyError, TypeError) as error:
         raise DamagedArtifact("is another sealed document, not a list of parts.", where=str(path)) from error
-    if disk.read_bytes(path) != jsonl.dumps_pretty(document):
+    if data != jsonl.dumps_pretty(document):
         # The same content laid out anew; later phases know the file by its bytes.
         raise DamagedArtifact("is not as it was written (edited).", where=str(path))
+    if memory is not None:
+        memory.vouch(path, proof)
     return index
+
+
+def _index(document: Mapping[str, Any]) -> Index:
+    return Index(
+        parts=tuple(Part(**part) for part in document["parts"]),
+        settings=document["settings"],
+        identity_version=document["identity_version"],
+        inputs=document["inputs"],
+    )
 
 
 def temperature_label(temperature: float) -> str:

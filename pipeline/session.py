@@ -442,7 +442,7 @@ class Session:
             outputs[name] = {"sha256": output.written.sha256, "size": output.written.size}
             if output.rows is not None:
                 outputs[name]["rows"] = output.rows
-            keys[name] = list(vars(output.written.key).values())
+            keys[name] = list(output.written.key)
         settings = self.settings(question.phase.name, question.slug)
         stage = Stage(
             status=COMPLETED,

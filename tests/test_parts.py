@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import custom_id, jsonl, parts, schema, sealed
 from pipeline.errors import DamagedArtifact, FutureVersion, UnreadableFile
+from pipeline.fingerprints import Fingerprints
 from pipeline.parts import IdsDigest, Index, Part
 
 PART = Part("t0_control_p01", 0.0, "control", 2, 100, "a" * 64, "b" * 64)
@@ -60,6 +61,9 @@ def test_ids_are_compared_in_order_without_being_held():
     other.add("b|é")
     other.add("a")
     assert other.hexdigest() != digest.hexdigest()
+    at_once = IdsDigest()
+    at_once.extend(["a", "b|é"])
+    assert (at_once.hexdigest(), at_once.count) == (digest.hexdigest(), 2)
 
 
 def test_what_is_written_reads_back(tmp_path):
@@ -98,6 +102,19 @@ def test_any_edit_makes_it_damaged(tmp_path):
         path.write_bytes(bad)
         with pytest.raises(DamagedArtifact, match=str(path)):
             parts.read(path)
+
+
+def test_only_the_very_bytes_that_were_found_good_are_not_checked_again(tmp_path):
+    path = tmp_path / "index.json"
+    memory = Fingerprints(tmp_path)
+    parts.write(path, INDEX)
+    assert parts.read(path, memory) == parts.read(path, memory) == INDEX
+    path.write_bytes(path.read_bytes().replace(b"100", b"101", 1))
+    with pytest.raises(DamagedArtifact):
+        parts.read(path, memory)
+    # A memory that is wrong on purpose, to see that it is believed.
+    memory.vouch(path, hashlib.sha256(b"%d" % parts.VERSION + path.read_bytes()).hexdigest())
+    assert parts.read(path, memory) != INDEX
 
 
 def test_another_sealed_document_in_its_place_is_damage(tmp_path):
