@@ -14,11 +14,12 @@ from pipeline.parts import Index, Part
 from pipeline.paths import TrialPaths
 
 PART_ROWS = 10_000
-_WORDS = (
-    "the answer is given in passage and was 1,234 years old when “quoted” he said \"no\" to naïve café Zürich "
+_TEXT = (
+    'the answer is given in passage and was 1,234 years old when “quoted” he said "no" to naïve café Zürich '
     "probability of river 北京 Straße it's well-known that O’Neill (born 1950) didn't; however, 50% of them — maybe "
     "\\alpha = 3.5\u00a0m, see https://example.org/a?b=c&d=e #hash *bold* `code` <tag> & more emoji 🙂"
-).split(" ")
+)
+_WORDS = _TEXT.split(" ")
 
 
 def trial(folder: Path, rows: int) -> tuple[TrialPaths, Index]:

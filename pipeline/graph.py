@@ -141,4 +141,6 @@ STAGES = {phase.stage: phase.name for phase in PHASES if phase.stage}
 
 def files(of: Files, run: RunPaths, trials: Iterable[TrialPaths]) -> tuple[Path, ...]:
     """The files *of* names for *trials*: one trial for a phase per trial, all of them for a run-level phase."""
-    return tuple(dict.fromkeys(path for trial in trials for path in of(run, trial)))
+    found = [of(run, trial) for trial in trials]
+    # One trial names no file twice, and hashing paths is most of the work.
+    return found[0] if len(found) == 1 else tuple(dict.fromkeys(path for paths in found for path in paths))

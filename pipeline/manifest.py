@@ -89,6 +89,7 @@ class Manifest:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
+        self._stages: dict[str, Stage] = {}  # as read from the document: decisions ask for them again and again
 
     @classmethod
     def new(cls, run_id: str, trial: Trial, now: str | None = None) -> Manifest:
@@ -128,13 +129,16 @@ class Manifest:
 
     def stage(self, name: str) -> Stage:
         """What is recorded of the stage *name* (`downloaded`, `parsed`, ...)."""
-        return Stage.of(self._document["stage_status"][name])
+        if name not in self._stages:
+            self._stages[name] = Stage.of(self._document["stage_status"][name])
+        return self._stages[name]
 
     def set_stage(self, name: str, stage: Stage) -> None:
         """Record *stage*; keys of the old record that this version does not know stay."""
         old = self._document["stage_status"].get(name, {})
         unknown = {key: value for key, value in old.items() if key not in Stage.__dataclass_fields__}
         self._document["stage_status"][name] = {**unknown, **stage.as_json()}
+        self._stages.pop(name, None)
 
     def set_jobs(self, jobs: Mapping[str, Any]) -> None:
         """Mirror the ledgers: `datasets`, `jobs`, `job_status` and `job_counts`, each as a whole."""

@@ -188,6 +188,7 @@ class Workspace:
         forced: frozenset[str] = frozenset(),
     ) -> None:
         self.paths = run
+        self._root = f"{run.root}/"
         self.record = record
         self.config = config
         self.readonly = readonly
@@ -215,7 +216,7 @@ class Workspace:
 
     def relative(self, path: Path) -> str:
         """*path*, which is below the run's folder, as records name it."""
-        return str(path).removeprefix(f"{self.paths.root}/")  # a third of the time of Path.relative_to
+        return str(path).removeprefix(self._root)  # a third of the time of Path.relative_to
 
     def trial_paths(self, slug: str) -> TrialPaths:
         """The files of trial *slug*."""
@@ -281,7 +282,7 @@ class Workspace:
     def damage(self, name: str, sha256: str | None, size: int) -> str | None:
         """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""
         # As text: thousands of files are looked at, and making a Path costs more than the look.
-        seen = fingerprints.look(f"{self.paths.root}/{name}")
+        seen = fingerprints.look(self._root + name)
         if seen is None:
             return f"{Path(name).name}: missing"
         if (kind := fingerprints.kind_of(seen)) != "file":

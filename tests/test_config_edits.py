@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from quick_folder import quick_folder
-from run_kit import CONFIG, EVERY, RID, TRIAL, Ran, doit, edit, files, reading, tiny
 from ruamel.yaml import YAML
+from run_kit import CONFIG, EVERY, RID, TRIAL, Ran, doit, edit, files, reading, tiny
 
 from pipeline.emulator import history
 
@@ -116,7 +116,9 @@ def ran(folder: Path, last: str) -> tuple[str, Ran]:
     worked = done.worked
     if last == "costs":
         with reading(folder) as session:
-            worked += [phase.name for phase, slug in session.cells() if phase.name == "report" and _stale(session, slug)]
+            worked += [
+                phase.name for phase, slug in session.cells() if phase.name == "report" and _stale(session, slug)
+            ]
     if worked[2:] == list(EVERY[3:9]):
         worked[2:] = ["download..report"]
     return " ".join(worked) or "-", done
@@ -195,7 +197,7 @@ def test_a_second_model_is_a_trial_of_its_own(runs):
 
 
 def test_the_first_treatment_is_the_same_however_the_conditions_are_ordered_in_the_file(runs):
-    """It once followed the order of the file, and an edited config is read from the file, a resumed one from run.json."""
+    """It once followed the order of the file; an edited config is read from the file, a resumed one from run.json."""
     folder = tiny(runs.base / "three", CONFIG.replace("    treatment:", "    zealous: {text: Try.}\n    treatment:"))
     assert doit(folder, f"rid={RID}", "config=experiment.yaml", "to=build").code == 0
     with reading(folder) as before:
