@@ -230,6 +230,11 @@ class Lab:
         ]
         return {path.relative_to(self.run.root).as_posix(): path.read_bytes() for path in sorted(found)}
 
+    def raw_files(self) -> dict[str, bytes]:
+        """Every file below an attempt's folder: the provider's, which the archive takes along."""
+        found = [path for path in self.run.root.glob("*/results/*/a[0-9]*/**/*") if path.is_file()]
+        return {path.relative_to(self.run.root).as_posix(): path.read_bytes() for path in sorted(found)}
+
     def _part(self, name: str) -> PartPaths:
         slug, part = name.split("/")
         return self.run.trial(slug).part(part)

@@ -96,14 +96,16 @@ class Ladder:
         """
         folder = paths.attempt(attempt.number)
         incoming = folder / _INCOMING
-        disk.remove_folder(incoming)  # of a climb that was killed; what it had moved up may suffice now
+        # A climb that was killed may have moved up one file of several: what is there may suffice and not be all.
+        cut_off = incoming.exists()
         tried = self._set_aside_changed(folder, attempt)
         unclear: ProviderError | Refused | None = None
         here = merge.raw_files(folder)
         best = self._count(here, asked)
-        if here and (problem := best.lacks(attempt)) is None:
-            return Collected(self._facts(folder), "raw files", tried)
         if here:
+            problem = "an earlier try was cut off" if cut_off else best.lacks(attempt)
+            if problem is None:
+                return Collected(self._facts(folder), "raw files", tried)
             tried.append(f"raw files: {problem}")
         for name, rung in self._rungs(attempt.output_dataset_id):
             disk.remove_folder(incoming)
@@ -120,7 +122,7 @@ class Ladder:
                 unclear = unclear or error
                 continue
             brought = self._count(merge.raw_files(incoming), asked)
-            if brought > best or not merge.raw_files(folder):
+            if brought > best or (cut_off and brought == best) or not merge.raw_files(folder):
                 best = brought
                 self._adopt(incoming, folder)
             if (problem := brought.lacks(attempt)) is None:
