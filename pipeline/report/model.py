@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl, schema
+from pipeline import disk, jsonl, schema
 from pipeline.config import Config, Trial
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import DamagedArtifact
@@ -163,8 +164,9 @@ def blocks(significance: Json) -> Iterator[Block]:
 
 
 def _checked(path: Path, name: str, phase: str) -> Json:
-    document: Json = jsonl.read_document(path)
-    if found := schema.problems(document, name):
+    data = disk.read_bytes(path)
+    document: Json = jsonl.document(data, path)
+    if found := _problems(name, data):
         raise DamagedArtifact(
             f"does not fit schemas/{name}.json: {found[0]}"
             + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""),
@@ -173,6 +175,11 @@ def _checked(path: Path, name: str, phase: str) -> Json:
             hint=f"doit resume force={phase} writes it again from the scores and tokens at hand",
         )
     return document
+
+
+@lru_cache(maxsize=8)  # report and index read the same files, and the schema takes longer than all else they do
+def _problems(name: str, data: bytes) -> list[str]:
+    return schema.problems(jsonl.loads(data), name)
 
 
 def _examples(run: RunPaths, scores: ScoreFacts, treatments: tuple[str, ...]) -> Iterator[Example]:
