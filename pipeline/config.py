@@ -35,6 +35,7 @@ _OWN_SETTING = {
     "messages": "prompt_sets",
     "temperature": "temperatures",
     "max_tokens": "decoding.max_tokens",
+    "max_completion_tokens": "decoding.max_tokens",  # the estimate and the budget go by it
     "top_p": "decoding.top_p",
     "top_k": "decoding.top_k",
     "stop": "decoding.stop",

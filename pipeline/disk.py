@@ -11,6 +11,7 @@ Nothing here decides whether a file should be written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -26,12 +27,19 @@ from pipeline.errors import DiskTrouble, UnreadableFile
 
 READ_BLOCK = 1 << 20  # bytes; sha256 gains nothing from larger blocks (measured 2026-11)
 
-# A seam for tests: called with (operation, path) before each write, fsync, rename, fsync_dir,
-# unlink and mkdir. Raising OSError here is how a full or failing disk is played.
+# A seam for tests: called with (operation, path) before each open, write, fsync, rename,
+# fsync_dir, unlink and mkdir (of a log the write stands for the open too). Raising OSError here is how a full or failing disk is played.
 observer: Callable[[str, Path], None] | None = None
 
 
 _KEPT = "Under this name stands what stood there before, or the whole new file."
+# What helps; a disk that has room is not to be cleared.
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the machine has no more open files to give",
+    errno.EDQUOT: "free space or ask for a larger quota on that disk",
+}
+_REMEDY = "free space or fix permissions on that disk"
 
 
 class StatKey(NamedTuple):
@@ -128,6 +136,7 @@ def replacing(path: Path) -> Iterator[Replacement]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
+        _observe("open", temporary)
         stream = open(temporary, "wb", buffering=READ_BLOCK)  # noqa: SIM115 - closed below, also on error
     try:
         writer = HashingWriter(stream, temporary)
@@ -316,7 +325,7 @@ def _explained(path: Path, kept: str = _KEPT) -> Iterator[None]:
             f"could not be written ({error.strerror or error}).",
             where=str(path),
             kept=kept,
-            hint="free space or fix permissions on that disk, then run the same command again",
+            hint=f"{_REMEDIES.get(error.errno or 0, _REMEDY)}, then run the same command again",
         ) from error
 
 

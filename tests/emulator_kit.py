@@ -11,6 +11,7 @@ from pipeline.emulator.config import DEFAULT_KEY, Config
 from pipeline.emulator.server import Emulator
 
 MODEL = "accounts/fireworks/models/m"
+PATIENCE = 300  # seconds for an answer: a hundred thousand rows are answered in one call, on a busy machine too
 SLOW = 600.0  # job_seconds long enough that only a moved clock ends a job
 ABSTAIN = "If the passage does not hold the answer, say exactly: I don't know"
 
@@ -34,7 +35,7 @@ class Api:
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         base = self.url if path.startswith(("/v1", "/_emulator", "/verifyApiKey")) else self.root
-        return self.session.request(method, base + path, timeout=30, **options)
+        return self.session.request(method, base + path, timeout=PATIENCE, **options)
 
     def get(self, path: str, **params: Any) -> requests.Response:
         return self.call("GET", path, params=params)
@@ -139,7 +140,7 @@ def fetch(url: str, **options: Any) -> requests.Response:
     """A signed link, fetched as it should be: without a key."""
     with requests.Session() as session:
         session.trust_env = False
-        return session.get(url, timeout=30, **options)
+        return session.get(url, timeout=PATIENCE, **options)
 
 
 def row(number: int = 0, question: str = "Who wrote it?", passage: str | None = None, **more: Any) -> dict[str, Any]:

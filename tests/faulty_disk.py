@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import disk
 
-FULL, BROKEN, READ_ONLY = errno.ENOSPC, errno.EIO, errno.EROFS
-ERRORS = [pytest.param(number, id=errno.errorcode[number]) for number in (FULL, BROKEN, READ_ONLY)]
+FULL, BROKEN, READ_ONLY, QUOTA, FILES = errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE
+ERRORS = [pytest.param(number, id=errno.errorcode[number]) for number in (FULL, BROKEN, READ_ONLY, QUOTA, FILES)]
 
 
 class FaultyDisk:

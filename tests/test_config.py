@@ -166,6 +166,9 @@ MISTAKES = {
     ),
     MINIMAL.replace("{text: Answer.}", "{txt: x}"): "prompt_sets.default.control",
     MINIMAL + "decoding: {extra: {temperature: 1}}": "decoding.extra.temperature: set it by temperatures",
+    MINIMAL + "decoding: {extra: {max_completion_tokens: 9}}": (
+        "decoding.extra.max_completion_tokens: set it by decoding.max_tokens"
+    ),
     MINIMAL + "decoding: {extra: {n: 5}}": "decoding.extra.n: set it by samples_per_item",
     MINIMAL + "trials: [{model: small, prompt_set: default, decoding: {extra: {messages: []}}}]": (
         "trials[0].decoding.extra.messages: set it by prompt_sets"

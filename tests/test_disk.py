@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from faulty_disk import ERRORS, FaultyDisk, leftovers, operations
+from faulty_disk import ERRORS, FILES, FaultyDisk, leftovers, operations
 
 from pipeline import disk
 from pipeline.disk import StatKey
@@ -115,12 +115,18 @@ def _beside(path):
     return source
 
 
-REPLACED = ["write .file.json.tmp", "fsync .file.json.tmp", "rename file.json", "fsync_dir folder"]
+REPLACED = [
+    "open .file.json.tmp",
+    "write .file.json.tmp",
+    "fsync .file.json.tmp",
+    "rename file.json",
+    "fsync_dir folder",
+]
 SEEN = {
     "write_bytes": REPLACED,
-    "replacing": REPLACED[:1] * 7 + REPLACED,
+    "replacing": REPLACED[:1] + REPLACED[1:2] * 7 + REPLACED[1:],
     "move": ["rename file.json", "fsync_dir folder"],
-    "copy_aside": ["write .COPY.tmp", "fsync .COPY.tmp", "rename COPY", "fsync_dir folder"],
+    "copy_aside": ["open .COPY.tmp", "write .COPY.tmp", "fsync .COPY.tmp", "rename COPY", "fsync_dir folder"],
     "set_aside": ["rename ASIDE", "fsync_dir folder"],
     "append_line": ["write file.json", "fsync file.json", "fsync_dir folder"],
     "remove": ["unlink file.json", "fsync_dir folder"],
@@ -156,7 +162,8 @@ def test_a_failing_disk_leaves_the_old_file_or_the_whole_new_one(tmp_path, name,
         said = str(trouble.value)
         assert os.strerror(error) in said
         assert str(path.parent) in said
-        assert "Next: free space" in said
+        assert ("Next: raise the limit of open files" if error == FILES else "Next: free space") in said
+        assert ("free space" in said) == (error != FILES)
         assert leftovers(tmp_path) == []
         for found in path.parent.rglob("*"):
             assert found.is_dir() or found.read_bytes() in whole, f"{found.name} is torn"

@@ -12,10 +12,12 @@ from pipeline import config, custom_id, jsonl, schema
 from pipeline.errors import DamagedArtifact, DiskTrouble
 from pipeline.phases.costs import costs
 from pipeline.phases.score import COLUMNS
+from pipeline.queue.attempts import ID_TAKEN
 
 # US dollars per million tokens: 4 in, 20 out; half of both in batch mode, half again for cached input.
 PRICES = {"models": {"small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
 IN, OUT, CACHED = 2e-6, 10e-6, 1e-6
+TAKEN = "taken"
 
 
 class Priced(SmallTrial):
@@ -31,11 +33,19 @@ class Priced(SmallTrial):
         self.parse()
 
     def history(self, *counts, estimate=0.01):
-        """attempts.json: the first part has one attempt per entry of *counts*, the others have one like the first."""
+        """attempts.json: the first part has one attempt per entry of *counts*, the others have one like the first.
+
+        TAKEN stands for an attempt that never was, because its id was another's.
+        """
         parts = []
         for number, part in enumerate(self.index.parts):
             attempts = [
-                {"attempt": n, "counts": dict(said), "estimate": {"usd": estimate}, "state": "COMPLETED"}
+                {
+                    "attempt": n,
+                    "counts": {} if said == TAKEN else dict(said),
+                    "estimate": {"usd": estimate},
+                    "state": ID_TAKEN if said == TAKEN else "COMPLETED",
+                }
                 for n, said in enumerate(counts if number == 0 else counts[:1], 1)
             ]
             parts.append({"part": part.part, "rows": part.rows, "failed": 0, "attempts": attempts})
@@ -270,6 +280,9 @@ def test_rows_that_failed_cost_what_the_provider_counted(quick_path):
         ([COUNTS, COUNTS], 1200 * IN + 120 * OUT, 0.0014),
         ([COUNTS, {}], None, None),
         ([{}], None, None),
+        ([COUNTS, TAKEN], 800 * IN + 80 * OUT, 0.0002),
+        ([COUNTS, TAKEN, COUNTS], 1200 * IN + 120 * OUT, 0.0014),
+        ([COUNTS, TAKEN, {}], None, None),
         ([{"input_tokens": 400}], 800 * IN, 0.0),
         ([{**COUNTS, "cached_tokens": 400}], 800 * CACHED + 80 * OUT, 0.0),
     ],
@@ -285,6 +298,25 @@ def test_attempts_are_priced_by_the_providers_own_counts(small, counts, provider
     if provider is not None:
         assert sum(part["usd"] for part in small.document["parts"]) == pytest.approx(provider)
     assert small.document["parts"][0]["attempts"] == len(counts)
+
+
+def test_what_is_known_is_said_although_the_sum_is_not(small):
+    """An expired job often has no counts. One of those made everything that was counted unknown too."""
+    small.history(COUNTS, {}, COUNTS, {}, TAKEN)
+    small.costs()
+    assert small.document["attempts"]["provider_counts"] is None
+    assert small.document["attempts"]["known"] == {
+        "uncounted_attempts": 2,
+        "counts": {"input_tokens": 1200, "output_tokens": 120, "cached_tokens": 0},
+        "usd": round(1200 * IN + 120 * OUT, 6),
+    }
+
+
+@pytest.mark.parametrize("counts", [[COUNTS], [COUNTS, TAKEN], [{}]])
+def test_nothing_more_is_written_where_all_or_nothing_is_known(small, counts):
+    small.history(*counts)
+    small.costs()
+    assert "known" not in small.document["attempts"]
 
 
 def test_a_part_with_an_uncounted_attempt_has_no_known_sum_of_that_attempt(small):

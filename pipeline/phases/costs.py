@@ -22,6 +22,7 @@ from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.phases.parse import USAGE_COLUMNS
+from pipeline.queue.attempts import ID_TAKEN
 from pipeline.queue.budget import Price
 
 SCHEMA = "costs.schema"
@@ -173,18 +174,17 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
     """Estimate against actual against the provider's own counts, and what bought no row that counts."""
     every = [attempt for part in attempts["parts"] for attempt in part["attempts"]]
     estimates = [attempt["estimate"]["usd"] for attempt in every]
-    counts = [attempt["counts"] for attempt in every]
-    known = bool(counts) and all(count.get("input_tokens") is not None for count in counts)
-    provider = (
-        {
-            "input_tokens": sum(count["input_tokens"] for count in counts),
-            "output_tokens": sum(count.get("output_tokens") or 0 for count in counts),
-            "cached_tokens": sum(count.get("cached_tokens") or 0 for count in counts),
-        }
-        if known
-        else None
-    )
-    provider_usd = price.usd(*provider.values()) if provider else None
+    # An attempt whose id was another's had no job: it cost nothing, as the budget has it.
+    made = [attempt["counts"] for attempt in every if attempt["state"] != ID_TAKEN]
+    counted = [counts for counts in made if counts.get("input_tokens") is not None]
+    sums = {
+        "input_tokens": sum(counts["input_tokens"] for counts in counted),
+        "output_tokens": sum(counts.get("output_tokens") or 0 for counts in counted),
+        "cached_tokens": sum(counts.get("cached_tokens") or 0 for counts in counted),
+    }
+    known_usd = price.usd(*sums.values())
+    provider = sums if every and len(counted) == len(made) else None
+    provider_usd = known_usd if provider else None
     rows_usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
     wasted = None if provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
     return {
@@ -193,6 +193,12 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
         "provider_counts": provider,
         "provider_usd": _usd(provider_usd),
         "spent_on_unused_rows_usd": _usd(wasted),
+        # What is known although the sum is not. Not written elsewhere: other runs keep their bytes.
+        **(
+            {"known": {"uncounted_attempts": len(made) - len(counted), "counts": sums, "usd": _usd(known_usd)}}
+            if counted and provider is None
+            else {}
+        ),
     }
 
 
