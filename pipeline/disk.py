@@ -27,8 +27,8 @@ from pipeline.errors import DiskTrouble, UnreadableFile
 
 READ_BLOCK = 1 << 20  # bytes; sha256 gains nothing from larger blocks (measured 2026-11)
 
-# A seam for tests: called with (operation, path) before each open, write, fsync, rename,
-# fsync_dir, unlink and mkdir (of a log the write stands for the open too). Raising OSError here is how a full or failing disk is played.
+# A seam for tests: called with (operation, path) before each open, write, fsync, rename, fsync_dir, unlink
+# and mkdir (of a log the write stands for the open too). An OSError raised here plays a full or failing disk.
 observer: Callable[[str, Path], None] | None = None
 
 
