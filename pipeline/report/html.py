@@ -7,6 +7,7 @@ of our own figures. The page's content security policy forbids scripts and reque
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def page(document: Document) -> str:
     return template.render(document=document, policy=POLICY, light=css(LIGHT), dark=css(DARK))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
