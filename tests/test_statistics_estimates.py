@@ -211,9 +211,12 @@ def test_samples_cut_the_variance_of_uniform_difficulty(samples: int, cut: float
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 198, 20_000])
-@pytest.mark.parametrize(("alpha", "target"), [(0.05, 0.8), (0.01, 0.9), (0.2, 0.5)])
+@pytest.mark.parametrize(("alpha", "target"), [(0.05, 0.8), (0.01, 0.9), (0.2, 0.5), (0.01, 0.99), (0.05, 0.999)])
 def test_the_t_test_shows_its_detectable_effect_as_often_as_asked(n: int, alpha: float, target: float) -> None:
-    """By scipy.stats.nct, to 1e-8; its far tail is NaN where it is below the smallest double."""
+    """By scipy.stats.nct, to 1e-8; its far tail is NaN where it is below the smallest double.
+
+    Two items and a high power once ended the whole phase: the effect lay outside of where it was looked for.
+    """
     shift = power.detectable_t(0.25, n, alpha, target) / 0.5 * math.sqrt(n)
     critical = stats.t.ppf(1 - alpha / 2, n - 1)
     shown = stats.nct.sf(critical, n - 1, shift) + np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
@@ -257,6 +260,26 @@ def test_no_variance_promises_no_detectable_effect() -> None:
     ours = power.summary(power.split(data.deltas, spreads, spreads), len(data.deltas), 0.05, 0.8, [0.01])
     assert isinstance(ours["mde"], Undefined)
     assert isinstance(ours["n_required"]["0.01"], Undefined)
+
+
+@pytest.mark.parametrize(("alpha", "target"), [(0.4, 0.3), (0.4, 0.1), (0.2, 0.2)])
+def test_a_power_of_alpha_or_less_promises_nothing(alpha: float, target: float) -> None:
+    """A test shows a difference of 0 with probability alpha: an effect below 0 was once reported for this."""
+    data = SETS["12 against 5 discordant"]
+    nothing = np.full(len(data.deltas), np.nan), np.ones(len(data.deltas))
+    variances = power.split(data.deltas, nothing, nothing)
+    ours = power.summary(variances, len(data.deltas), alpha, target, [0.01])
+    for value in (ours["mde"], ours["mde_t"], ours["n_required"]["0.01"], ours["mde_by_K"]["1"]):
+        assert value == power.NOT_ABOVE_ALPHA
+    sealed = seal({**ours, "warnings": []})
+    assert sealed["mde"] is None
+    assert "power_not_above_alpha" in " ".join(sealed["warnings"])
+
+
+def test_an_effect_that_cannot_be_computed_is_said_to_be_so() -> None:
+    """With two items and so small an alpha SciPy's noncentral t is NaN; the effect by z is there all the same."""
+    assert power.detectable_t(0.25, 2, 1e-6, 0.8) == power.NOT_COMPUTED
+    assert power.detectable(0.25, 2, 1e-17, 0.8) > 0
 
 
 def test_clustered_items_count_less() -> None:

@@ -20,6 +20,8 @@ from pipeline.statistics.estimates import sd
 from pipeline.statistics.numbers import NO_PAIRS, ONE_PAIR, ZERO_VARIANCE, FloatArray, Number, Undefined
 
 ONE_SAMPLE = Undefined("one_sample: with one sample per item the variance within items cannot be told apart")
+NOT_ABOVE_ALPHA = Undefined("power_not_above_alpha: a test shows more often than that what is not there")
+NOT_COMPUTED = Undefined("not_computed: the noncentral t distribution has no value for so small an alpha")
 CLIPPED = "omega2_clipped: the variance between items came out below 0 and was set to 0"
 SAMPLES = (1, 2, 3, 5, 10, 20)  # samples per item for which the detectable effect is shown
 
@@ -77,8 +79,8 @@ def detectable(variance: Number, n: float, alpha: float, power: float) -> Number
     """The smallest true delta that *n* items show with probability *power*: z s / sqrt(n)."""
     if isinstance(variance, Undefined):
         return variance
-    if variance == 0:
-        return ZERO_VARIANCE
+    if trouble := _trouble(variance, alpha, power):
+        return trouble
     return _z(alpha, power) * math.sqrt(variance / n)
 
 
@@ -86,16 +88,22 @@ def detectable_t(variance: Number, n: int, alpha: float, power: float) -> Number
     """The same for the t-test, from the noncentral t distribution."""
     if isinstance(variance, Undefined):
         return variance
-    if variance == 0:
-        return ZERO_VARIANCE
+    if trouble := _trouble(variance, alpha, power):
+        return trouble
     df = n - 1
-    critical = float(stdtrit(df, 1 - alpha / 2))
+    critical = -float(stdtrit(df, alpha / 2))
 
     def missing(shift: float) -> float:
         far = float(nctdtr(df, shift, -critical))  # the wrong tail; NaN where it is below the smallest double
         return power - (1 - float(nctdtr(df, shift, critical)) + (0.0 if math.isnan(far) else far))
 
-    shift = brentq(missing, 0.0, 2 * critical + 10.0, xtol=1e-10)
+    high = 2 * critical + 10.0
+    while missing(high) > 0:  # two items and a power of 99.9% need more than three critical values
+        high *= 2
+    try:
+        shift = brentq(missing, 0.0, high, xtol=1e-10)
+    except ValueError:  # NaN on the way: two items and alpha = 1e-6, for one
+        return NOT_COMPUTED
     return float(shift) * math.sqrt(variance / n)
 
 
@@ -103,8 +111,8 @@ def items_needed(variance: Number, delta: float, alpha: float, power: float) -> 
     """The items that show a true *delta* with probability *power*: z^2 s^2 / delta^2, rounded up."""
     if isinstance(variance, Undefined):
         return variance
-    if variance == 0:
-        return ZERO_VARIANCE
+    if trouble := _trouble(variance, alpha, power):
+        return trouble
     return math.ceil(round(_z(alpha, power) ** 2 * variance / delta**2, 6))
 
 
@@ -183,8 +191,15 @@ def plan(
     }
 
 
+def _trouble(variance: float, alpha: float, power: float) -> Undefined | None:
+    """Why no effect and no number of items can be given. Below alpha, z s / sqrt(n) could even be negative."""
+    if variance == 0:
+        return ZERO_VARIANCE
+    return NOT_ABOVE_ALPHA if power <= alpha else None
+
+
 def _z(alpha: float, power: float) -> float:
-    return float(ndtri(1 - alpha / 2) + ndtri(power))
+    return float(ndtri(power) - ndtri(alpha / 2))
 
 
 def _times(variance: Number, factor: float) -> Number:
