@@ -143,6 +143,14 @@ def recover(place: Place) -> Opening:
         return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
 
 
+def moved(opened: Manifest, paths: TrialPaths) -> Manifest:
+    """*opened*, whose trial of the earlier tool now lies at *paths*: its stages are what the files there bear out."""
+    for name in graph.STAGES:
+        opened.set_stage(name, replace(opened.stage(name), outputs={}, format=None))
+    _judge(opened, replace(alone(paths.manifest, paths, str(opened.document["run_id"])), earlier=True))
+    return opened
+
+
 def _upgraded(place: Place, older: dict[str, Any]) -> Opening:
     document = upgrade.upgrade(older, run_id=place.run_id, created_at=place.created_at)
     age = "version 2 without a checksum" if older.get("schema_version") == manifest.VERSION else "version 1"

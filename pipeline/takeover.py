@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import config as configuration
-from pipeline import custom_id, disk, fingerprints, jsonl, ledger, legacy, parts, traces, workspace
+from pipeline import custom_id, disk, fingerprints, jsonl, ledger, legacy, manifest, parts, repair, traces, workspace
 from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ConfigError, DamagedArtifact, Refused
 from pipeline.identity import VERSION as IDENTITY_VERSION
 from pipeline.identity import of_phase
 from pipeline.legacy import Found, Share
-from pipeline.manifest import LEGACY
+from pipeline.manifest import LEGACY, OlderManifest
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
@@ -199,7 +200,7 @@ def _write_trial(run: RunPaths, trial: Found, config: Config) -> None:
         index = Index(tuple(share.part for share in trial.shares), settings, IDENTITY_VERSION, {})
         parts.write(target.index, index)
     if trial.manifest != target.manifest and trial.manifest.is_file():
-        _copy(trial.manifest, target.manifest)  # last: with it the copy counts as the trial
+        _copy_manifest(trial, target)  # last: with it the copy counts as the trial
 
 
 def _record(target: TrialPaths, trial: Found, share: Share) -> None:
@@ -250,6 +251,15 @@ def _copy_folders(source: TrialPaths, target: TrialPaths) -> None:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
             if path.is_file() and path.name not in ("trial_manifest.json", "run_manifest.json"):
                 _copy(path, target.root / path.relative_to(source.root))
+
+
+def _copy_manifest(trial: Found, target: TrialPaths) -> None:
+    """The trial's manifest as it is; what one that was migrated says of files is true only where it lay."""
+    if trial.source.root != target.root:
+        with suppress(OlderManifest, DamagedArtifact):
+            repair.moved(manifest.load(trial.manifest), target).save(target.manifest)
+            return
+    _copy(trial.manifest, target.manifest)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ from earlier_tool import (
 from emulator_kit import Api
 from session_kit import TO_COSTS, Ending
 
-from pipeline import disk, jsonl, ledger, session
+from pipeline import disk, jsonl, ledger, repair, session
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -143,6 +143,24 @@ def test_its_manifest_is_upgraded_with_a_backup_and_loses_nothing(lab: Lab, age:
     assert done == {"downloaded", "parsed", "scored", "stats", "costs", "report"}
     assert all(stage["format"] == "legacy" for name, stage in document["stage_status"].items() if name in done)
     assert jsonl.read_document(folder.root / "run.json")["created_at"] == CREATED
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_finished_run_whose_manifest_was_migrated_first_is_kept(lab: Lab, age: int) -> None:
+    """A flat folder's migrated manifest names its files where they lay: its copy called whole files damaged."""
+    folder = lab.folder(age)
+    repair.migrate(folder.manifest)
+    before = snapshot(folder.root)
+    ending = lab.resume(*TO_COSTS, "report", "index")
+    assert (set(ending.verbs.values()), ending.errors) == ({"skip"}, {})
+    after = snapshot(folder.root)
+    assert {name: data for name, data in after.items() if name in before} == before
+    assert not [name for name in after if ".damaged." in name or ".legacy." in name]
+    slug = earlier_tool.SLUG if age else "tiny-8b-default"
+    stages = lab.manifest(slug)["stage_status"]
+    assert {name for name, stage in stages.items() if stage["status"] == "completed"} == set(STAGES)
+    assert all(path.startswith(f"{slug}/") for name in STAGES for path in stages[name]["outputs"])
+    assert lab.jobs_created() == 0
 
 
 def test_a_finished_run_whose_requests_are_gone_is_kept(lab: Lab) -> None:
