@@ -27,7 +27,7 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 1,
-    "stats": 2,
+    "stats": 3,
     "costs": 1,
     "report": 1,
     "archive": 1,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paired_data import SETS
+from paired_data import SETS, rows_of, written
 from scipy import stats
 
 from pipeline.statistics import bootstrap, lattice, permutation, sums
+from pipeline.statistics.analysis import analyse
 from pipeline.statistics.estimates import clustered_mean
 from pipeline.statistics.numbers import Undefined
+from pipeline.statistics.settings import StatisticsSettings
+from pipeline.statistics.table import read_scores
 
 VARYING = [name for name, data in SETS.items() if len(data.deltas) > 1 and np.ptp(data.deltas) > 0]
 CLUSTERED = [name for name in VARYING if len(np.unique(SETS[name].clusters)) < len(SETS[name].clusters)]
@@ -200,3 +204,27 @@ def test_the_smallest_reachable_p_is_stated(name: str, p: float, smallest: float
     ours, how = permutation.sign_flip(SETS[name].deltas, points_of(name), 1000, SEED)
     assert (ours, how["min_p"]) == (p, smallest)
     assert how["method"] == ("degenerate" if name == "all zero" else "exact")
+
+
+def test_every_simulated_number_says_how_it_was_found(tmp_path: Path) -> None:
+    """The p that is quoted for clustered items once stood there without its seed, so nobody could draw it again."""
+    data = SETS["clustered F1"]
+    quick = StatisticsSettings(bootstrap_samples=1000, permutation_samples=1000)
+    table = read_scores(written(tmp_path / "scores.csv", rows_of(data)))
+    block = analyse(table, quick, "control", ["treatment"])["results"]["0"]["open"]
+    cluster = block["metrics"]["f1"]["cluster"]
+    how = cluster["permutation"]
+    assert (how["method"], how["R"], cluster["bootstrap_method"]) == ("monte_carlo", 1000, "grid")
+    assert how["seed"] != block["metrics"]["f1"]["permutation"]["seed"]
+    _, by_name = np.unique([f"p{cluster}" for cluster in data.clusters], return_inverse=True)
+    again, _ = permutation.sign_flip(np.bincount(by_name, data.deltas), None, how["R"], how["seed"])
+    assert cluster["sign_flip_p"] == block["metrics"]["f1"]["primary"]["p_value"] == pytest.approx(again)
+    assert block["samples"]["missing_permutation"]["method"] == "degenerate"  # nothing is missing
+    assert (block["selective_risk"]["ci_method"], block["selective_risk"]["B"]) == ("percentile", 1000)
+
+
+def test_clusters_of_one_item_are_resampled_as_items_are(tmp_path: Path) -> None:
+    table = read_scores(written(tmp_path / "scores.csv", rows_of(SETS["rates of 5, n = 60"])))
+    metric = analyse(table, StatisticsSettings(), "control", ["treatment"])["results"]["0"]["open"]["metrics"]["em"]
+    assert metric["cluster"]["permutation"] == metric["permutation"]
+    assert metric["cluster"]["bootstrap_method"] == metric["bootstrap"]["method"] == "lattice"

@@ -163,11 +163,12 @@ def _clustered(
     """The `cluster` object; where every cluster is one item, resampling clusters is resampling items."""
     estimate = estimates.clustered_mean(deltas, clusters)
     n_clusters = len(np.unique(clusters))
-    interval, flipped = of_items["bootstrap"]["percentile_95"], of_items["perm_p_value"]
+    interval, method = of_items["bootstrap"]["percentile_95"], of_items["bootstrap"]["method"]
+    flipped, permuted = of_items["perm_p_value"], of_items["permutation"]
     if n_clusters < len(deltas):
-        interval = bootstrap.cluster_interval(deltas, clusters)
+        interval, method = bootstrap.cluster_interval(deltas, clusters), "grid"
         sums = without_rounding_noise(np.bincount(clusters, deltas).astype(np.float64))
-        flipped, _ = permutation.sign_flip(
+        flipped, permuted = permutation.sign_flip(
             sums,
             Lattice(np.rint(sums / points.step).astype(np.int64), points.step) if points else None,
             scope.settings.permutation_samples,
@@ -182,7 +183,9 @@ def _clustered(
         "p": estimate.p_value(),
         "design_effect": _design_effect(of_items["se"], estimate.se),
         "bootstrap_ci_95": interval,
+        "bootstrap_method": method,
         "sign_flip_p": flipped,
+        "permutation": permuted,
     }, estimate
 
 

@@ -53,8 +53,13 @@ def samples(pairs: Pairs, flips: int, entropy: list[int]) -> dict[str, Any]:
     Leaving failures out favours a condition that fails on hard questions.
     """
     more = pairs.treatment["n_missing"] - pairs.control["n_missing"]
-    p, _ = permutation.sign_flip(more, Lattice(np.rint(more).astype(np.int64), 1.0), flips, entropy)
-    return {"control": _counts(pairs.control), "treatment": _counts(pairs.treatment), "missing_p_value": p}
+    p, permuted = permutation.sign_flip(more, Lattice(np.rint(more).astype(np.int64), 1.0), flips, entropy)
+    return {
+        "control": _counts(pairs.control),
+        "treatment": _counts(pairs.treatment),
+        "missing_p_value": p,
+        "missing_permutation": permuted,
+    }
 
 
 def _filled(side: Mapping[str, FloatArray], metric: str, applicable: BoolArray, score: float) -> Number:

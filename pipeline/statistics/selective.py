@@ -53,6 +53,7 @@ def selective_risk(control: Answers, treatment: Answers, resamples: int, entropy
         "common_coverage": common / n if n else NOT_COMPARABLE,
         "delta_aurc": delta,
         "ci_95": interval,
+        "ci_method": "percentile",
         "B": resamples,
         "seed": entropy,
     }
