@@ -120,19 +120,21 @@ class Queue:
             self._cut_short = 0
         except Unreachable:
             self._cut_short += 1
-            if self._cut_short >= _PATIENCE or not self.context.options.wait:
+            if self._cut_short >= _PATIENCE or not self.context.options.wait or not self._anything_runs():
                 raise
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
         """Take one step; trouble of one part is kept with it, so that the others go on.
 
-        Raises what no other part would be spared: no connection, no key, Unreachable for the second time.
+        Raises what no other part would be spared: no key, no connection for the second time or while no job runs.
         """
         try:
             self.context.hands.check_stop()
             step()
             work.troubles = 0
         except Unreachable as error:
+            if not self._anything_runs():
+                raise  # there is nothing to wait for: the user learns of a wrong address now, not after all patience
             work.troubles += 1
             self._unanswered += 1
             self.context.hands.say(f"{work.name}: {error.what} Asking again later.")
@@ -178,6 +180,9 @@ class Queue:
         return not work.settled and work.error is None and bool(waiting)
 
     # --- small questions -------------------------------------------------------------------------
+
+    def _anything_runs(self) -> bool:
+        return any(work.in_flight and work.accepted for work in self._works.values())
 
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
