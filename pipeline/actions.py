@@ -111,7 +111,7 @@ def _archive(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome
     from pipeline.phases.archive import archive
 
     work = session.workspace
-    return archive(work.paths, work.trial_paths(slug), _index(session, slug), work.fingerprints)
+    return archive(work.paths, work.trial_paths(slug), _index(session, slug), work.fingerprints, session.say)
 
 
 def _run_index(session: Session, _slug: str, _inputs: Mapping[str, str]) -> Outcome:
@@ -210,7 +210,7 @@ def _connect(session: Session) -> Provider:
         raise AuthError(
             "there is no FIREWORKS_API_KEY in the environment or .env.",
             kept="Nothing was sent.",
-            hint="put FIREWORKS_API_KEY=... into .env beside experiment.yaml, or set provider: emulator",
+            hint="put FIREWORKS_API_KEY=... into .env in the folder you run doit in, or set provider: emulator",
         )
     return Fireworks(
         base_url=config["fireworks"]["base_url"],

@@ -10,9 +10,13 @@ import pytest
 from faulty_disk import FaultyDisk, leftovers, operations
 from small_trial import CLOSED, OPEN, SmallTrial
 
+from pipeline import ledger
 from pipeline.errors import ContractBroken, DiskTrouble
 from pipeline.fingerprints import Fingerprints
 from pipeline.phases.archive import archive
+from pipeline.providers.base import Binding, Submission
+
+ESTIMATE = {"input_tokens": 10, "output_tokens": 20, "usd": 0.001}
 
 NOT_RESULTS = [
     "run.json", "run.lock", ".doit.db", "logs/decisions.jsonl", ".emulator/store.json",
@@ -44,7 +48,8 @@ class Finished(SmallTrial):
             path.write_text(f"content of {path.name} in {path.parent.name}\n")
 
     def archive(self):
-        return archive(self.run, self.paths, self.index, Fingerprints(self.run.root))
+        self.said = []
+        return archive(self.run, self.paths, self.index, Fingerprints(self.run.root), self.said.append)
 
     @property
     def members(self):
@@ -139,6 +144,33 @@ def test_a_file_that_is_gone_is_named_and_no_archive_is_written(done):
     )
     assert not done.paths.archive.exists()
     assert not done.paths.checksums.exists()
+
+
+def test_a_raw_file_that_is_not_what_was_downloaded_is_named_and_left_out(done):
+    """It was packed as it was, with a checksum that vouched for the damage."""
+    part = done.paths.part("t0_control_p01")
+    part.ledger.unlink()
+    raw = (part.success_rows(1), part.error_rows(1), part.success_rows(2))
+    for number, names in ((1, raw[:2]), (2, raw[2:])):
+        job = Submission(f"j{number}", "in", f"out{number}", part.results, 1, "m", "shown")
+        ledger.intend(part.ledger, number, job, "d" * 64, Binding("fireworks", "lab", "here"), ESTIMATE)
+        facts = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": 1} for path in names}
+        ledger.collect(part.ledger, number, facts, "signed links")
+    whole = done.archive()
+    assert (done.said, "left_out" in whole.artifacts) == ([], False)
+    raw[0].write_text("cut")
+    raw[2].unlink()
+    outcome = done.archive()
+    assert outcome.artifacts["files"] == whole.artifacts["files"] - 2
+    assert outcome.artifacts["left_out"] == [
+        f"small-default/results/t0_control_p01/{name}" for name in ("a1/BIJOutputSet.jsonl", "a2/BIJOutputSet.jsonl")
+    ]
+    names = done.paths.checksums.read_text()
+    assert "a1/error-data" in names
+    assert "a1/BIJOutputSet.jsonl" not in names
+    assert [line.partition(", so")[0].rpartition("/")[2] for line in done.said] == [
+        "BIJOutputSet.jsonl: it is not what was downloaded", "BIJOutputSet.jsonl: it is not there any more",
+    ]  # fmt: skip
 
 
 def test_a_failing_disk_leaves_the_old_archive(done):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline import disk
+from pipeline import disk, ledger
 from pipeline.errors import ContractBroken
 from pipeline.fingerprints import Fingerprints
 from pipeline.parts import Index
@@ -22,9 +22,20 @@ from pipeline.queue import merge
 _LEVEL = 6  # gzip's default; higher costs twice the time for a few percent
 
 
-def archive(run: RunPaths, paths: TrialPaths, index: Index, fingerprints: Fingerprints) -> Outcome:
-    """Write the archive and `SHA256SUMS`. Raises ContractBroken when a file that belongs into it is not there."""
-    files = sorted(_files(run, paths, index), key=lambda path: path.as_posix())
+def archive(
+    run: RunPaths, paths: TrialPaths, index: Index, fingerprints: Fingerprints, say: Callable[[str], None]
+) -> Outcome:
+    """Write the archive and `SHA256SUMS`; raw files that are not as they were downloaded stay outside and are named.
+
+    Raises ContractBroken when another file that belongs into it is not there.
+    """
+    doubtful = dict(_doubtful(paths, index, fingerprints))
+    for path, problem in sorted(doubtful.items()):
+        say(
+            f"{path.relative_to(run.root).as_posix()}: {problem}, so it stays outside the archive; "
+            "the answers it held are in results.jsonl"
+        )
+    files = sorted(set(_files(run, paths, index)) - doubtful.keys(), key=lambda path: path.as_posix())
     if gone := [path.relative_to(run.root).as_posix() for path in files if not path.is_file()]:
         raise ContractBroken(
             f"{len(gone)} files that belong into the archive are not there, e.g. {gone[0]}.",
@@ -49,8 +60,22 @@ def archive(run: RunPaths, paths: TrialPaths, index: Index, fingerprints: Finger
     sums = disk.write_bytes(paths.checksums, "".join(lines).encode())
     return Outcome(
         {paths.archive: Output(target.written), paths.checksums: Output(sums, len(lines))},
-        {"archive": paths.relative(paths.archive), "files": len(files)},
+        {"archive": paths.relative(paths.archive), "files": len(files)}
+        | ({"left_out": sorted(paths.relative(path) for path in doubtful)} if doubtful else {}),
     )
+
+
+def _doubtful(paths: TrialPaths, index: Index, fingerprints: Fingerprints) -> Iterator[tuple[Path, str]]:
+    """Raw files that the ledger names and that are gone or changed: sums over them would vouch for damage."""
+    for part in index.parts:
+        files = paths.part(part.part)
+        for attempt in ledger.read(files.ledger).attempts:
+            for name, facts in (attempt.collected or {}).items():
+                path = files.attempt(attempt.number) / name
+                if not path.is_file():
+                    yield path, "it is not there any more"
+                elif fingerprints.sha256(path) != facts["sha256"]:
+                    yield path, "it is not what was downloaded"
 
 
 def _files(run: RunPaths, paths: TrialPaths, index: Index) -> Iterator[Path]:
