@@ -270,6 +270,11 @@ def test_a_torn_last_line_cannot_swallow_the_next(tmp_path, before, after):
 # --- folders, moving, removing --------------------------------------------------------------------
 
 
+def test_what_is_set_aside_stays_aside(path, kernel):
+    aside = disk.set_aside(path, "damaged")
+    assert kernel == [f"rename file.json {aside.name}", "fsync folder/"]
+
+
 def test_every_new_folder_is_entered_durably(tmp_path, kernel):
     disk.make_folder(tmp_path / "a" / "b")
     assert kernel == ["mkdir a", f"fsync {tmp_path.name}/", "mkdir b", "fsync a/"]
@@ -296,11 +301,14 @@ def test_what_is_removed_stays_removed(path, kernel):
     disk.remove(path.parent / "no folder" / "file")
 
 
-def test_a_scratch_folder_goes_with_all_it_holds(tmp_path):
+def test_a_scratch_folder_goes_with_all_it_holds_and_stays_gone(tmp_path, kernel):
+    """Half of one that came back would be taken for what a later step put there."""
     scratch = tmp_path / "scratch"
     (scratch / "deep").mkdir(parents=True)
     (scratch / "deep" / "file").write_bytes(OLD)
+    kernel.clear()
     disk.remove_folder(scratch)
+    assert kernel == ["unlink file", f"fsync {tmp_path.name}/"]
     disk.remove_folder(scratch)
     assert os.listdir(tmp_path) == []
 
