@@ -153,6 +153,7 @@ class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
         return _guarded(lambda: self._write(params, args))
 
     def _write(self, params: Any, args: list[str]) -> int:
+        _check_names(args)
         opened = session.open_for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend

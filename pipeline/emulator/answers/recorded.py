@@ -22,6 +22,8 @@ from pipeline.emulator.answers.asked import DEFAULT_ABSTENTION, Asked, draw
 from pipeline.emulator.config import Replay
 from pipeline.errors import ConfigError
 
+_GONE = "there is no such file of recorded answers."
+_BRING_BACK = "put it there (a copied run needs it too), or change emulator.recorded or emulator.replay"
 _VARIANT_STEP = 0.5  # how much less likely each further recorded variant is, in units of temperature
 
 
@@ -76,7 +78,7 @@ def _lines(path: Path) -> list[_Line]:
     try:
         return [_Line(path, line.number, jsonl.loads(line.data)) for line in jsonl.lines(path)]
     except FileNotFoundError as error:
-        raise ConfigError("there is no such file of recorded answers.", where=str(path)) from error
+        raise ConfigError(_GONE, where=str(path), hint=_BRING_BACK) from error
     except jsonl.BadJson as error:
         raise ConfigError(f"{error}.", where=str(path)) from error
 
@@ -86,7 +88,7 @@ def _predictions(source: Replay) -> dict[str, list[str]]:
     try:
         document = jsonl.loads(disk.read_bytes(path))
     except FileNotFoundError as error:
-        raise ConfigError("there is no such file of recorded answers.", where=str(path)) from error
+        raise ConfigError(_GONE, where=str(path), hint=_BRING_BACK) from error
     except jsonl.BadJson:  # more than one document: lines
         return _by_question(path)
     if isinstance(document, dict) and set(document) == {"question", "prediction"}:
