@@ -27,9 +27,9 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 1,
-    "stats": 3,
+    "stats": 4,
     "costs": 1,
-    "report": 1,
+    "report": 2,
     "archive": 1,
     "index": 1,
 }

@@ -410,7 +410,7 @@ SWAPPED |= {
 }
 NEGATED = {"delta_mean", "delta_aurc", "estimate", "hodges_lehmann", "cohens_d", "hedges_g", "cohens_d_av",
            "cliffs_delta", "paired_dominance", "rank_biserial", "z0", "acceleration"}  # fmt: skip
-INTERVALS = {"ci_95", "ci_95_t", "ci_90", "percentile_95", "bca_95", "bootstrap_ci_95", "hksj_ci_95"}
+INTERVALS = {"ci", "ci_95", "ci_95_t", "ci_90", "percentile_95", "bca_95", "bootstrap_ci_95", "hksj_ci_95"}
 DIRECTED = {"p_non_inferiority", "non_inferior", "or_infinite", "warnings", "fdr"}  # say more than a sign
 
 

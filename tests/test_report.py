@@ -70,6 +70,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
         temperatures=(0, 0.25, 1),
         samples=3,
         models=("lab/a", "lab/b"),
+        statistics={"alpha": 0.01, "margins": {"em": 0.1}},
         prices={"lab/a": {"input_per_mtok": 1.0, "output_per_mtok": 2.0}},
     )
     made.report()
@@ -179,6 +180,14 @@ def test_no_answer_at_all_is_not_a_zero(tmp_path: Path) -> None:
     assert "No question was answered in both conditions" in made.markdown
     assert re.search(r"\| EM \| – \| – \| – \| – \| – \| – \| – \| – \| 0 \| not defined \|", made.markdown)
     assert "no question was answered in both conditions" in made.html
+
+
+def test_equivalence_is_shown_with_the_interval_that_decides_it(large: Made) -> None:
+    """The verdict is at alpha = 0.01, beside which a 90% interval once stood that lay within the margin."""
+    test = jsonl.read_document(large.paths.significance)["results"]["0"]["open"]["tost"]["em"]
+    assert "| 98% CI |" in large.markdown
+    assert re.search(rf"\| EM \| ±10\.0 \| [^|]+ \| {re.escape(text.points_span(test['ci']))} \|", large.markdown)
+    assert text.points_span(test["ci"]) != text.points_span(test["ci_90"])
 
 
 # --- cells that do not apply, and blocks that are absent ---------------------------------------------

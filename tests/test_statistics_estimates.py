@@ -127,15 +127,18 @@ def test_one_win_and_99_ties_dominate_by_a_hundredth() -> None:
 
 
 @pytest.mark.parametrize("name", VARYING)
-@pytest.mark.parametrize("margin", [0.02, 0.1])
-def test_equivalence_equals_statsmodels(name: str, margin: float) -> None:
+@pytest.mark.parametrize(("margin", "alpha"), [(0.02, 0.05), (0.1, 0.05), (0.1, 0.01), (0.1, 0.2)])
+def test_equivalence_equals_statsmodels(name: str, margin: float, alpha: float) -> None:
+    """The interval beside a verdict is the one that decides it: with alpha = 0.01 the 90% one was shown."""
     data = SETS[name]
     p, above, below = ttost_paired(data.treatment, data.control, -margin, margin)
-    ours = tost(estimates.mean(data.deltas), margin, 0.05, "higher")
+    ours = tost(estimates.mean(data.deltas), margin, alpha, "higher")
     assert (ours["p_equivalence"], ours["p_above"], ours["p_below"]) == near((p, above[1], below[1]))
     assert ours["p_non_inferiority"] == ours["p_above"]
-    assert ours["non_inferior"] == (ours["ci_90"][0] > -margin)
-    assert ours["equivalent"] == (-margin < ours["ci_90"][0] and ours["ci_90"][1] < margin)
+    assert ours["ci"] == near(list(stats.ttest_rel(data.treatment, data.control).confidence_interval(1 - 2 * alpha)))
+    assert ours["non_inferior"] == (ours["ci"][0] > -margin)
+    assert ours["equivalent"] == (-margin < ours["ci"][0] and ours["ci"][1] < margin)
+    assert alpha != 0.05 or ours["ci_90"] == near(ours["ci"])
 
 
 def test_where_lower_is_better_the_other_bound_counts() -> None:

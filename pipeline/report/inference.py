@@ -87,9 +87,19 @@ def _significance(model: Model) -> Iterator[Part]:
     rows = tuple(row for block in model.blocks for row in _tost(model, block))
     if rows:
         yield Table(
-            ("Where", "Metric", "#Margin", "#Difference", "#90% CI", "#p not worse", "#p equivalent", "Says"),
+            (
+                "Where",
+                "Metric",
+                "#Margin",
+                "#Difference",
+                f"#{100 * (1 - 2 * model.alpha):.4g}% CI",
+                "#p not worse",
+                "#p equivalent",
+                "Says",
+            ),
             rows,
-            "Margins were set before the run, in points. Two one-sided t tests, cluster-robust where clusters are.",
+            "Margins were set before the run, in points. Two one-sided t tests, cluster-robust where clusters are. "
+            "The interval decides: equivalent when it lies within the margin, not worse when its bad end does.",
         )
     else:
         yield Paragraph("No margins were set, so equivalence was not tested.")
@@ -174,7 +184,7 @@ def _tost(model: Model, block: Block) -> Iterator[tuple[Line, ...]]:
             METRIC_NAMES[name],
             f"±{unsigned_points(test['margin'])}",
             points(test["delta_mean"]),
-            points_span(test["ci_90"]),
+            points_span(test["ci"]),
             p_cell(test["p_non_inferiority"]),
             p_cell(test["p_equivalence"]),
             says,

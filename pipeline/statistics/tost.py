@@ -1,7 +1,7 @@
 """Non-inferiority and equivalence against a margin fixed before the run: two one-sided t-tests.
 
-Schuirmann (1987, doi:10.1007/BF01068419). With alpha = 0.05 the treatment is non-inferior exactly when the
-90% interval lies on the right side of the margin.
+Schuirmann (1987, doi:10.1007/BF01068419). The treatment is non-inferior exactly when the two-sided
+interval at 1 - 2 alpha (90% for alpha = 0.05) lies on the right side of the margin.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def tost(delta: Estimate, margin: float, alpha: float, direction: str) -> dict[s
         "p_equivalence": equivalence,
         "non_inferior": _verdict(non_inferiority, alpha),
         "equivalent": _verdict(equivalence, alpha),
+        "ci_level": 1 - 2 * alpha,
+        "ci": delta.interval(1 - 2 * alpha),
         "ci_90": delta.interval(0.90),
     }
 
