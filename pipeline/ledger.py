@@ -9,6 +9,7 @@ use; so after a crash at any moment the provider can be asked what became of it.
     {"event":"state","attempt":1,"state":"RUNNING","at":"...","crc":"..."}
     {"event":"ended","attempt":1,"state":"COMPLETED","phase":"completed","message":"","counts":{...},...}
     {"event":"collected","attempt":1,"files":{"BIJOutputSet.jsonl":{"sha256":"...","size":812}},"by":"signed links",...}
+    {"event":"missing","attempt":1,"tried":["raw files: ...","signed links: ..."],...}
     {"event":"lost","attempt":1,"tried":["raw files: ...","signed links: ..."],...}
 
 `crc` is the CRC-32 of the canonical line without it. A line that does not check (torn by a kill,
@@ -48,11 +49,13 @@ class Attempt:
     adopted: bool = False
     accepted_at: datetime | None = None
     state: str | None = None
+    state_at: datetime | None = None  # when the job was first seen in *state*; None when no look of its own said so
     ended: JobPhase | None = None
     message: str = ""
     counts: Mapping[str, int | None] = field(default_factory=dict)
     collected: Mapping[str, Mapping[str, Any]] | None = None
     collected_by: str | None = None
+    missing_at: datetime | None = None  # when results were first looked for in vain
     lost: tuple[str, ...] = ()
 
 
@@ -117,9 +120,9 @@ def accept(path: Path, number: int, accepted: Accepted) -> None:
     _append(path, event)
 
 
-def observe(path: Path, number: int, state: str) -> None:
-    """Record a change of a running job's state."""
-    _append(path, {"event": "state", "attempt": number, "state": state})
+def observe(path: Path, number: int, state: str, at: datetime | None = None) -> None:
+    """Record a change of a running job's state, seen *at* that time by the caller's clock."""
+    _append(path, {"event": "state", "attempt": number, "state": state}, at)
 
 
 def end(path: Path, number: int, job: Job) -> None:
@@ -142,6 +145,11 @@ def end(path: Path, number: int, job: Job) -> None:
 def collect(path: Path, number: int, files: Mapping[str, Mapping[str, Any]], by: str) -> None:
     """Record which raw files of an attempt are stored; none for a job that left no results."""
     _append(path, {"event": "collected", "attempt": number, "files": dict(files), "by": by})
+
+
+def miss(path: Path, number: int, tried: list[str], at: datetime) -> None:
+    """Record that an attempt's results, or some of them, were not there *at* that time; a later look decides."""
+    _append(path, {"event": "missing", "attempt": number, "tried": tried}, at)
 
 
 def lose(path: Path, number: int, tried: list[str]) -> None:
@@ -170,8 +178,8 @@ def _name(binding: Binding) -> str:
     return f"account {binding.account!r} at {binding.endpoint or 'an endpoint that was not recorded'}"
 
 
-def _append(path: Path, event: dict[str, Any]) -> None:
-    event = {**event, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+def _append(path: Path, event: dict[str, Any], at: datetime | None = None) -> None:
+    event = {**event, "at": (at or datetime.now(UTC)).isoformat(timespec="milliseconds")}
     event["crc"] = _crc(event)
     found = schema.problems(event, SCHEMA)
     if found:
@@ -215,14 +223,14 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
     if number not in attempts:
         return False
     attempt = attempts[number]
+    at = datetime.fromisoformat(event["at"])
     match event["event"]:
         case "accepted":
-            at = datetime.fromisoformat(event["at"])
             attempt = replace(
                 attempt, accepted=True, adopted=event["adopted"], accepted_at=at, state=event["state"], lost=()
             )
         case "state":
-            attempt = replace(attempt, accepted=True, state=event["state"])
+            attempt = replace(attempt, accepted=True, state=event["state"], state_at=at)
         case "ended":
             attempt = replace(
                 attempt,
@@ -235,8 +243,10 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
                 output_dataset_id=event.get("output_dataset_id", attempt.output_dataset_id),
             )
         case "collected":
-            attempt = replace(attempt, collected=event["files"], collected_by=event["by"], lost=())
+            attempt = replace(attempt, collected=event["files"], collected_by=event["by"], missing_at=None, lost=())
+        case "missing":
+            attempt = replace(attempt, missing_at=at)
         case "lost":
-            attempt = replace(attempt, lost=tuple(event["tried"]), collected=None)
+            attempt = replace(attempt, lost=tuple(event["tried"]), missing_at=None, collected=None)
     attempts[number] = attempt
     return True

@@ -159,6 +159,13 @@ class Lab:
                     ending.errors[phase, slug] = error
         return ending
 
+    def look_twice(self) -> Ending:
+        """Download without waiting, twice and a pause apart: what is gone is believed to be gone then, not before."""
+        first = self.go("download", wait=False)
+        assert not any("are lost" in line for line in first.said)
+        self.sleep(self.poll)
+        return self.go("download", wait=False)
+
     def queue(self, opened: workspace.Workspace, ending: Ending, **options: Any) -> Queue:
         hands = self.hands(ending, confirm=options.pop("confirm", None), check_stop=options.pop("check_stop", None))
         return Queue(Context(opened, hands, Options(**{"poll_seconds": self.poll, **options})))

@@ -99,6 +99,20 @@ def test_results_found_after_all_are_not_lost_any_more(path):
     assert ledger.read(path).last.collected is None
 
 
+def test_when_a_state_was_seen_and_results_were_missed_is_known_by_the_callers_clock(path):
+    first, then = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    told(path)
+    ledger.observe(path, 2, "NOT_FOUND", first)
+    ledger.miss(path, 2, ["signed links: 404"], then)
+    last = ledger.read(path).last
+    assert (last.state_at, last.missing_at) == (first, then)
+    ledger.lose(path, 2, ["signed links: 404"])
+    assert ledger.read(path).last.missing_at is None
+    ledger.miss(path, 2, [], then)
+    ledger.collect(path, 2, FILES, "firectl")
+    assert ledger.read(path).last.missing_at is None
+
+
 def test_an_attempt_without_an_end_is_open(path):
     for number, event in enumerate(STORY):
         event(path)

@@ -9,7 +9,8 @@ import sys
 import textwrap
 
 import pytest
-from queue_kit import LINKS, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
+from emulator_kit import Api
+from queue_kit import LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
 from pipeline.fingerprints import Fingerprints
@@ -106,9 +107,9 @@ def test_results_that_nobody_has_any_more_are_asked_for_once_more(external):
     """The whole ladder without success: the rows are owed again, and each rung is named."""
     with Lab(SMALL, GONE, {"job": {"times": None}, "do": {"external_url": external}}) as lab:
         lab.sleep(0)
-        ending = lab.go("submit")
+        lab.go("submit")
         lab.sleep(600)
-        ending = lab.go("download", wait=False)
+        ending = lab.look_twice()
         (lost,) = [line for line in ending.said if "control" in line and "lost" in line]
         assert "signed links of tm-lab-" in lost
         assert "the provider has no such dataset" in lost
@@ -119,6 +120,28 @@ def test_results_that_nobody_has_any_more_are_asked_for_once_more(external):
         assert lab.go().done
         assert [attempt.rows for attempt in lab.ledgers()[f"m-p/{CONTROL}"].attempts] == [2, 2]
         lab.check(jobs=4)
+
+
+@pytest.mark.parametrize("what", ["no files", "no answers"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_results_that_are_missing_in_one_look_are_not_paid_for_twice(what, wait):
+    """History: one 404, or one list without the file of the answers, led to a second job."""
+    with Lab(SMALL) as lab, Api(lab.emulator.url) as api:
+        lab.go("submit")
+        lab.sleep(600)
+        dataset = f"{lab.jobs()[0]}-out"
+        errors = {name: url for name, url in api.links(dataset).items() if "error" in name}
+        do = {"respond": "not_found"} if what == "no files" else {"edit": {"set": {"filenameToSignedUrls": errors}}}
+        lab.fault({"call": {"method": "GET", "path": f"{dataset}:getDownloadEndpoint$", "times": 1}, "do": do})
+        ending = lab.go("download", wait=wait)
+        assert lab.fired() == [1]
+        assert ending.done is wait
+        if not wait:
+            assert ending.error.exit_code == EXIT_NOT_READY
+            assert not lab.go("download", wait=False).done  # no pause has passed
+            lab.sleep(POLL)
+            assert lab.go("download", wait=False).done
+        lab.check()
 
 
 def test_an_external_url_of_the_provider_itself_is_followed():
@@ -218,7 +241,7 @@ def test_rows_of_another_dataset_are_not_taken_for_results():
                 "do": {"edit": {"set": {"externalUrl": lab.emulator.service.links.external(treatment)}}},
             },
         )
-        ending = lab.go("download", wait=False)
+        ending = lab.look_twice()
         assert all(lab.fired())
         assert any("0 of 2 answered rows arrived" in line for line in ending.said)
         lab.heal()
@@ -312,7 +335,7 @@ def test_firectl_is_tried_with_its_old_order_of_words_too(stranded):
 )
 def test_a_firectl_that_does_not_help_is_named_and_the_rows_are_asked_again(stranded, body, said):
     stranded.change(repair={"firectl": firectl(stranded, body)})
-    ending = stranded.go("download", wait=False)
+    ending = stranded.look_twice()
     (lost,) = [line for line in ending.said if "are lost" in line]
     assert said in lost
     assert "SECRET" not in ending.text
@@ -323,7 +346,7 @@ def test_a_firectl_that_does_not_help_is_named_and_the_rows_are_asked_again(stra
 
 def test_a_firectl_that_is_not_installed_is_said_so(stranded):
     stranded.change(repair={"firectl": ["/nowhere/firectl"]})
-    ending = stranded.go("download", wait=False)
+    ending = stranded.look_twice()
     assert "/nowhere/firectl cannot be started (No such file or directory)" in ending.text
     stranded.heal()
     assert stranded.go().done

@@ -236,7 +236,7 @@ def test_a_job_that_somebody_deletes_is_looked_for_twice_and_asked_again():
         api.delete(f"/{JOB}/{lab.jobs()[0]}")
         lab.sleep(5)
         assert lab.go().done
-        assert looks(lab) == 3  # before the create, and two of a job that is gone
+        assert looks(lab) == 4  # before the create; at submit, at download without a pause, and after one
         assert [attempt.state for attempt in attempts(lab)] == ["NOT_FOUND", "COMPLETED"]
         lab.check(jobs=3)
 
@@ -256,6 +256,35 @@ def test_a_job_that_cannot_be_found_once_is_not_gone():
         assert lab.go().done
         assert lab.fired() == [1]
         lab.check()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("wait", [True, False])
+def test_two_looks_without_a_pause_are_one_look(times, wait):
+    """History: submit and download each looked, a tenth of a second apart, and the running job was paid for again."""
+    with Lab(SMALL) as lab:
+        lab.go("submit")
+        blink = {"method": "GET", "path": f"{JOB}/{lab.jobs()[0]}$", "times": times}
+        lab.fault({"call": blink, "do": {"respond": "not_found"}})
+        lab.go(wait=wait)
+        assert lab.fired() == [times]
+        lab.sleep(600)
+        assert lab.go().done
+        assert {attempt.state for attempt in attempts(lab)} == {"COMPLETED"}
+        lab.check()
+
+
+def test_a_look_that_the_clock_puts_into_the_future_is_not_waited_for():
+    with Lab(SMALL) as lab, Api(lab.emulator.url) as api:
+        lab.go("submit")
+        api.delete(f"/{JOB}/{lab.jobs()[0]}")
+        lab.sleep(5)
+        real, lab.now = lab.now, lambda: real() + 365 * 86400
+        assert not lab.go("submit", wait=False).errors
+        assert attempts(lab)[0].state == "NOT_FOUND"
+        lab.now = real
+        assert lab.go().done
+        lab.check(jobs=3)
 
 
 def test_a_job_that_is_deleted_after_its_end_leaves_its_results():

@@ -4,10 +4,11 @@
     2  signed links of the output dataset (fresh ones per try)
     3  the dataset's externalUrl, when it is an allowed http(s) link
     4  the configured firectl command
-    5  lost: recorded with everything that was tried; the rows are owed again
+    5  lost, in two looks a pause apart: recorded with everything that was tried; the rows are owed again
 
 Unknown is not "gone": when the provider could not be asked about a dataset and no other rung brought
-its rows, its error is raised and nothing counts as lost. Whatever arrives is stored under our own
+its rows, its error is raised and nothing counts as lost. Nor does a single look decide, since what
+follows from "gone" is paid for: `work.py` climbs twice before it believes it. Whatever arrives is stored under our own
 names and counted, by the ids that were asked, against what the job said.
 """
 
@@ -38,11 +39,15 @@ _SHOWN = 200  # characters of what firectl said
 
 @dataclass(frozen=True)
 class Collected:
-    """The raw files of an attempt, stored. *by* names the rung; *tried* says what did not help before it."""
+    """The raw files of an attempt, stored. *by* names the rung; *tried* says what did not help before it.
+
+    Not *whole* when rows that the job counted are in none of them.
+    """
 
     files: dict[str, dict[str, object]]
     by: str
     tried: list[str]
+    whole: bool = True
 
 
 class ResultsLost(Exception):
@@ -134,7 +139,7 @@ class Ladder:
             raise unclear
         if best.accounted:
             # The provider's counts and its files disagree to the end: the rows that are there were paid for.
-            return Collected(self._facts(folder), "what could be had", tried)
+            return Collected(self._facts(folder), "what could be had", tried, whole=False)
         raise ResultsLost(tried)
 
     def _rungs(self, dataset: str) -> list[tuple[str, Callable[[Path], None]]]:

@@ -38,7 +38,7 @@ class Work:
     part: Part
     settled: bool = False
     owing: bool = False  # whether a first or a new attempt is to be submitted
-    in_flight: bool = False  # whether an attempt's end is not known: it holds a slot
+    in_flight: bool = False  # whether an attempt's end, or what it brought, is not known: it holds a slot
     error: TrialmakeError | None = None
     waiting_for: str = ""
     counts: Counts = field(default_factory=Counts)  # of the running job, when last asked
@@ -168,9 +168,9 @@ class Work:
             attempt = self._attempt(number)
             if attempt is None or attempt.ended is None:
                 return False
-        if attempt is not None and not (attempt.lost or self._holds(attempt)):
-            self._collect(attempt)
-        return True
+        if attempt is None or attempt.lost or self._holds(attempt):
+            return True
+        return self._collect(attempt)
 
     def _attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.book.attempts if attempt.number == number), None)
@@ -206,7 +206,7 @@ class Work:
             self._poll(attempt)
         elif self._was_made(attempt) and self.context.provider().find(attempt.job_id) is None:
             # It had a job. Creating one now under the same id would pay for it a second time.
-            self._end(attempt, _absent(attempt, NOT_FOUND, "the provider has no such job any more"))
+            self._not_found(attempt)
         else:
             self._submit(attempt)
 
@@ -246,13 +246,9 @@ class Work:
 
     def _poll(self, attempt: Attempt) -> None:
         job = self.context.provider().find(attempt.job_id)
-        if job is None and attempt.state != NOT_FOUND:
-            # A job that is gone is paid for again. So it must be gone in two looks, a pause apart.
-            ledger.observe(self.files.ledger, attempt.number, NOT_FOUND)
-            self.waiting_for = "a second look at a job the provider does not find"
-            return
         if job is None:
-            job = _absent(attempt, NOT_FOUND, "the provider has no such job any more")
+            self._not_found(attempt)
+            return
         if job.phase.terminal:
             self._end(attempt, job)
             return
@@ -261,6 +257,16 @@ class Work:
         if job.state != attempt.state:
             ledger.observe(self.files.ledger, attempt.number, job.state)
         self._check_deadline(attempt, job)
+
+    def _not_found(self, attempt: Attempt) -> None:
+        """A job that is gone is paid for again. So it must be gone in two looks, a pause apart."""
+        looked = self._looked(attempt.state_at if attempt.state == NOT_FOUND else None)
+        if looked:
+            self._end(attempt, _absent(attempt, NOT_FOUND, "the provider has no such job any more"))
+            return
+        if looked is None:
+            ledger.observe(self.files.ledger, attempt.number, NOT_FOUND, self.context.hands.now())
+        self.waiting_for = "a second look at a job the provider does not find"
 
     def _end(self, attempt: Attempt, job: Job) -> None:
         ledger.end(self.files.ledger, attempt.number, job)
@@ -275,10 +281,17 @@ class Work:
         else:
             self._settle(counted)
 
-    def _collect(self, attempt: Attempt) -> None:
+    def _collect(self, attempt: Attempt) -> bool:
+        """Whether it is clear what *attempt* brought, and recorded.
+
+        Rows that are gone are paid for again. So they must be missing in two looks, a pause apart.
+        """
         if attempt.ended is JobPhase.FAILED or attempt.state == ID_TAKEN:
             ledger.collect(self.files.ledger, attempt.number, {}, "no results: the job failed")
-            return
+            return True
+        looked = self._looked(attempt.missing_at)
+        if looked is False:
+            return self._look_again()
         repair = self.context.workspace.config["repair"]
         ladder = Ladder(
             self.context.provider,
@@ -290,12 +303,31 @@ class Work:
         try:
             collected = ladder.climb(self.files, attempt, set(self.settling.asked(attempt.number)))
         except ResultsLost as lost:
+            if not looked:
+                ledger.miss(self.files.ledger, attempt.number, lost.tried, self.context.hands.now())
+                return self._look_again()
             ledger.lose(self.files.ledger, attempt.number, lost.tried)
             self._say(f"the results of attempt {attempt.number} are lost; tried: {'; '.join(lost.tried)}")
-            return
+            return True
+        if not (collected.whole or looked):
+            ledger.miss(self.files.ledger, attempt.number, collected.tried, self.context.hands.now())
+            return self._look_again()
         for step in collected.tried:
             self._say(step)
         ledger.collect(self.files.ledger, attempt.number, collected.files, collected.by)
+        return True
+
+    def _look_again(self) -> bool:
+        self.in_flight = True  # so the wait goes on
+        self.waiting_for = "a second look at results the provider does not have"
+        return False
+
+    def _looked(self, first: datetime | None) -> bool | None:
+        """Whether a pause has passed since a *first* look; None when there was none (one in the future is none)."""
+        now = self.context.hands.now()
+        if first is None or first > now:
+            return None
+        return now - first >= timedelta(seconds=self.context.options.poll_seconds)
 
     def _settle(self, counted: Tally) -> None:
         self.error = self.settling.write(counted)
