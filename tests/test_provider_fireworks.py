@@ -602,9 +602,12 @@ def test_figures_that_cannot_be_read_are_unknown_not_an_error(server, make, fiel
 def test_only_a_404_of_the_api_means_there_is_no_job(server, make):
     server.on("GET", JOB, NOT_FOUND)
     assert make().find("tm-job") is None
-    server.on("GET", JOB, answer(404, HTML))
-    with pytest.raises(Unreachable, match="not the API"):
-        make().find("tm-job")
+    server.on("GET", JOB, json_answer({"code": 404, "status": "NOT_FOUND"}, 404))
+    assert make().find("tm-job") is None
+    for play in (answer(404, HTML), json_answer({"detail": "Not Found"}, 404)):
+        server.on("GET", JOB, play)
+        with pytest.raises(Unreachable, match="not the API"):
+            make().find("tm-job")
     server.on("GET", JOB, error(405, 12, "method"))
     with pytest.raises(ProviderError, match="answered 405"):
         make().find("tm-job")

@@ -123,7 +123,7 @@ def test_a_passing_trouble_is_retried(server, make_api, time, status):
 
 @pytest.mark.parametrize("status", [400, 402, 404, 405, 409, 412, 413])
 def test_a_refusal_is_an_answer_and_not_retried(server, make_api, status):
-    server.on("GET", JOB, error(status, 3, "no"))
+    server.on("GET", JOB, error(status, 5 if status == 404 else 3, "no"))
     assert make_api().call("GET", JOB).status == status
     assert len(server.requests) == 1
 
@@ -139,6 +139,10 @@ BROKEN = {
     "a list": (json_answer([1]), "not the API"),
     "an HTML page as success": (answer(200, HTML, ["Content-Type: text/html"]), "an HTML page .502 Bad Gateway."),
     "an HTML page as 404": (answer(404, HTML), "an HTML page"),
+    "a gateway's JSON as 404": (json_answer({"detail": "Not Found"}, 404), "not the API"),
+    "a gateway's code as 404": (error(404, 404, "no route"), "not the API"),
+    "another code as 404": (error(404, 3, "no"), "not the API"),
+    "an empty 404": (answer(404), "not the API"),
     "an HTML page as 502": (answer(502, HTML), "answered 502: an HTML page"),
     "broken gzip": (answer(200, b"{}", ["Content-Encoding: gzip"]), "broke"),
     "no HTTP at all": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "broke"),

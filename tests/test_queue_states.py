@@ -274,6 +274,17 @@ def test_two_looks_without_a_pause_are_one_look(times, wait):
         lab.check()
 
 
+def test_a_gateway_that_knows_no_route_says_nothing_about_jobs():
+    """History: `{"detail": "Not Found"}` for a while, and every running job was paid for again."""
+    with Lab(SMALL) as lab:
+        lab.go("submit")
+        nowhere = {"respond": {"status": 404, "json": {"detail": "Not Found"}}}
+        lab.fault({"call": {"method": "GET", "times": 16}, "do": nowhere})
+        assert lab.go().done
+        assert lab.fired() == [16]
+        lab.check()
+
+
 def test_a_look_that_the_clock_puts_into_the_future_is_not_waited_for():
     with Lab(SMALL) as lab, Api(lab.emulator.url) as api:
         lab.go("submit")

@@ -130,6 +130,12 @@ class Answer:
         return f"answered {self.status}: {self.message}"
 
     @property
+    def says_absent(self) -> bool:
+        """Whether this is the service's own "there is none", gRPC's NOT_FOUND; a gateway's 404 is about a route."""
+        document = self.document or {}
+        return self.status == 404 and (document.get("code") == 5 or document.get("status") == "NOT_FOUND")
+
+    @property
     def about_quota(self) -> bool:
         """Whether a refusal is about the account's quota; it comes with 400, not 429, and perhaps with others."""
         return not self.ok and re.search(r"quota|job-submission-count", self.message, re.I) is not None
@@ -307,8 +313,11 @@ class Api:
                 kept="Nothing was changed here. Jobs that run at the service go on.",
                 hint="set a valid key for this account, then run the same command again",
             )
-        # A gateway's HTML page says nothing about the resource: neither "done" nor "there is none".
-        if ((answer.ok and not any_body) or answer.status == 404) and answer.document is None:
+        # What is not the service's own, as a gateway's page or its `{"detail": "Not Found"}`, says nothing about
+        # the resource: neither "done" nor "there is none".
+        if (answer.ok and not any_body and answer.document is None) or (
+            answer.status == 404 and not answer.says_absent
+        ):
             raise Trouble(f"{method} {url}: not the API: the service {answer.said}.")
         return answer
 
