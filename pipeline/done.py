@@ -10,12 +10,13 @@ provider (which is submit's work, not this file's).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import adopted, fingerprints, graph, identity, manifest, parts
+from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, parts
 from pipeline.adopted import Standing
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, Stage
@@ -97,9 +98,13 @@ class Question:
         return adopted.standing(self.workspace, self.phase.name, self.slug)
 
     @property
+    def slugs(self) -> list[str]:
+        """The trials whose files the phase reads and writes."""
+        return [self.slug] if self.phase.per_trial else list(self.workspace.trials)
+
+    @property
     def _trials(self) -> list[TrialPaths]:
-        slugs = [self.slug] if self.phase.per_trial else list(self.workspace.trials)
-        return [self.workspace.trial_paths(slug) for slug in slugs]
+        return [self.workspace.trial_paths(slug) for slug in self.slugs]
 
     def relative(self, path: Path) -> str:
         """*path* as records name it."""
@@ -197,6 +202,12 @@ def outputs_damaged(question: Question) -> Decision | None:
         if problem:
             return Repair(problem)
     return None
+
+
+def inputs_foreign(question: Question) -> Decision | None:
+    """An input is not what its phase wrote, and no phase of this invocation will repair it first."""
+    # A reader cannot tell: the phases before this one have not run. The plan, which knows them, looks by itself.
+    return None if question.workspace.readonly else next((found for _, found in foreign_inputs(question)), None)
 
 
 def inputs_changed(question: Question) -> Decision | None:
@@ -344,6 +355,28 @@ def damaged_parts(question: Question) -> Iterator[str]:
             yield f"{part.part}/{problem}"
 
 
+def foreign_inputs(question: Question) -> Iterator[tuple[Path, Refuse]]:
+    """Each input that was edited since its phase recorded it; one that is missing is named by other reasons."""
+    workspace = question.workspace
+    for path in question.inputs:
+        name = question.relative(path)
+        producer, sha256 = _recorded(question, name)
+        seen = fingerprints.look(path)
+        if sha256 is None or seen is None or fingerprints.kind_of(seen) != "file":
+            continue
+        if workspace.fingerprints.of(name, seen) == sha256:
+            continue
+        if question.phase.name == "parse" and producer == "download" and not _holds_asked_ids(question):
+            continue  # parse counts, and names the ids that are missing or too many
+        yield (
+            path,
+            Refuse(
+                f"{path.name} is not what {producer} wrote, so it is not used; run {producer} first, which makes it "
+                f"again: doit resume rid={workspace.rid}"
+            ),
+        )
+
+
 # --- what the reasons look at ---------------------------------------------------------------------
 
 
@@ -373,6 +406,31 @@ def _changed_input(question: Question, recorded: object) -> Decision | None:
         if question.workspace.fingerprints.of(name, seen) != recorded[name]:
             return Run(f"{path.name}: changed since")
     return None
+
+
+def _recorded(question: Question, name: str) -> tuple[str, str | None]:
+    """The phase before this one that wrote the file *name*, and the sha256 it recorded."""
+    for phase in itertools.takewhile(lambda phase: phase != question.phase, graph.PHASES):
+        for slug in question.slugs if phase.per_trial else ("",):
+            if facts := Question(phase, slug, question.workspace).stage.outputs.get(name):
+                return phase.name, facts["sha256"]
+    return "", None
+
+
+def _holds_asked_ids(question: Question) -> bool:
+    """Whether the combined results answer what was asked, each once and in order: then only their content differs."""
+    try:
+        index = question.workspace.index(question.slug)
+        lines = jsonl.lines(question.trial.combined)
+        for part in index.parts if index is not None else ():
+            ids = parts.IdsDigest()
+            for line in itertools.islice(lines, part.rows):
+                ids.add(jsonl.loads(line.data)["custom_id"])
+            if ids.hexdigest() != part.ids_sha256:
+                return False
+        return index is not None and next(lines, None) is None
+    except (DamagedArtifact, jsonl.BadJson, KeyError, TypeError, AttributeError):
+        return False
 
 
 def source_digests(workspace: Workspace) -> dict[str, str | None]:
@@ -432,13 +490,20 @@ def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
 
 
-_RECORDED: tuple[Reason, ...] = (forced, not_recorded, settings_changed, outputs_damaged, inputs_changed)
+_RECORDED: tuple[Reason, ...] = (
+    inputs_foreign,
+    forced,
+    not_recorded,
+    settings_changed,
+    outputs_damaged,
+    inputs_changed,
+)
 
 REASONS: dict[str, tuple[Reason, ...]] = {
     "prepare": (items_fixed, forced, not_recorded, sources_changed, outputs_damaged),
     "build": (
         *(trial_renamed, index_missing, index_damaged, requests_changed),
-        *(forced, forgotten, prepared_changed, parts_damaged),
+        *(inputs_foreign, forced, forgotten, prepared_changed, parts_damaged),
     ),
     "submit": (index_missing, index_damaged, results_here, parts_unsubmitted),
     "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),

@@ -34,7 +34,7 @@ from run_kit import (
 )
 
 from pipeline import __main__ as command_line
-from pipeline import actions
+from pipeline import actions, plan
 from pipeline.emulator import history, process
 from pipeline.emulator.config import Config as ServiceConfig
 
@@ -552,6 +552,39 @@ def test_a_phase_chosen_alone_names_the_input_it_lacks(one):
     again = doit(one).decisions
     assert (again["parse", TRIAL][0], again["score", TRIAL][0]) == ("repair", "run")
     assert re.match(r"failed last time: .*predictions.csv: score needs predictions.csv", again["score", TRIAL][1])
+
+
+# The phases asked for, the file that was edited and how, who wrote it, and the command's words.
+EDITED = [
+    ("parse", "results_combined.jsonl", b"know.", b"knew.", "download", ("from=parse",)),
+    ("score", "predictions.csv", b"know.", b"knew.", "parse", ("from=score",)),
+    ("score", "predictions.csv", b"know.", b"knew.", "parse", ("only=score", "force=score")),
+    ("stats", "per_item_scores.csv", b"1", b"0", "score", ("only=stats", "force=stats")),
+    ("archive", "costs.json", b"usd", b"eur", "costs", ("only=archive",)),
+]
+
+
+@pytest.mark.parametrize(("phase", "name", "old", "new", "writer", "words"), EDITED)
+def test_an_edited_input_is_named_and_never_published(one, phase, name, old, new, writer, words):
+    """A selection leaves out the phase that would repair it: what somebody typed went into the results."""
+    before, path = artifacts(one), result(one, name)
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with reading(one, **dict(word.split("=") for word in words)) as session:
+        planned = [step for step in plan.plan(session).steps if step.phase == phase]
+    refused = doit(one, *words)
+    assert refused.code == 2
+    verb, reason = refused.decisions[phase, TRIAL]
+    said = f"{name} is not what {writer} wrote, so it is not used; run {writer} first, which makes it again"
+    assert (verb, reason) == ("refuse", f"{said}: doit resume rid={RID}")
+    assert [(step.verb, step.reason) for step in planned] == [(verb, reason)]
+    assert {file: data for file, data in artifacts(one).items() if not file.endswith(name)} == {
+        file: data for file, data in before.items() if not file.endswith(name)
+    }
+    assert doit(one, "resume", f"rid={RID}").code == 0
+    for aside in run_folder(one).rglob("*.damaged.*"):
+        aside.unlink()
+    assert artifacts(one) == before
 
 
 # --- several at once --------------------------------------------------------------------------------
