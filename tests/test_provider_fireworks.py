@@ -697,8 +697,19 @@ def test_results_and_errors_arrive_under_our_names_without_the_key(server, make,
 
 def test_there_is_nothing_to_download_when_the_dataset_does_not_exist(server, make, tmp_path):
     server.on("GET", DOWNLOAD, NOT_FOUND)
+    server.on("GET", OUT, NOT_FOUND)
     assert make().download("tm-out", tmp_path / "a1") is None
     assert not (tmp_path / "a1").exists()
+
+
+def test_files_of_a_dataset_that_is_there_are_not_taken_for_absent(server, make, tmp_path):
+    server.on("GET", OUT, dataset())
+    server.on("GET", DOWNLOAD, NOT_FOUND, signed(server, RESULTS_KEY))
+    server.on("GET", f"/signed/{RESULTS_KEY}", answer(200, ROWS))
+    assert len(make().download("tm-out", tmp_path / "a1")) == 1
+    server.on("GET", DOWNLOAD, NOT_FOUND)
+    with pytest.raises(Unreachable, match=r"dataset tm-out is there, but the service knows no files of it \(given up"):
+        make().download("tm-out", tmp_path / "a2")
 
 
 def test_several_files_of_a_kind_are_kept_apart_and_names_of_the_service_never_become_paths(server, make, tmp_path):

@@ -18,7 +18,8 @@ from pipeline.providers.rows import read_row
 from pipeline.queue.recovery import Ladder, ResultsLost
 
 CONTROL = "t0_control_p01"
-GONE = {"name": "gone", "call": {**LINKS, "times": None}, "do": {"respond": "not_found"}}
+UNLISTED = {"name": "unlisted", "call": {**LINKS, "times": None}, "do": {"respond": "not_found"}}
+GONE = {"name": "gone", "call": {"method": "GET", "path": "-out(:.*)?$", "times": None}, "do": {"respond": "not_found"}}
 DEAD = {"name": "dead", "call": {**STORAGE, "times": None}, "do": {"respond": {"status": 403, "text": "no"}}}
 
 
@@ -102,11 +103,9 @@ def test_a_raw_file_that_is_not_what_was_recorded_is_kept_aside_and_fetched_agai
         lab.check()
 
 
-@pytest.mark.parametrize("external", ["", None, "gs://bucket/file.jsonl", "http://10.0.0.7/x", "https://localhost/x"])
-def test_results_that_nobody_has_any_more_are_asked_for_once_more(external):
+def test_results_that_nobody_has_any_more_are_asked_for_once_more():
     """The whole ladder without success: the rows are owed again, and each rung is named."""
-    with Lab(SMALL, GONE, {"job": {"times": None}, "do": {"external_url": external}}) as lab:
-        lab.sleep(0)
+    with Lab(SMALL, GONE) as lab:
         lab.go("submit")
         lab.sleep(600)
         ending = lab.look_twice()
@@ -114,11 +113,21 @@ def test_results_that_nobody_has_any_more_are_asked_for_once_more(external):
         assert "signed links of tm-lab-" in lost
         assert "the provider has no such dataset" in lost
         assert "externalUrl of tm-lab-" in lost
-        assert "it is not an http(s) link" in lost if external == "gs://bucket/file.jsonl" else True
-        assert "was not followed" in lost if external and external.startswith("http") else True
         lab.heal()
         assert lab.go().done
         assert [attempt.rows for attempt in lab.ledgers()[f"m-p/{CONTROL}"].attempts] == [2, 2]
+        lab.check(jobs=4)
+
+
+@pytest.mark.parametrize("external", ["", None, "gs://bucket/file.jsonl", "http://10.0.0.7/x", "https://localhost/x"])
+def test_an_external_url_that_may_not_be_followed_is_named(external):
+    drop = {"rows": [{"pick": {"every": 5}, "do": "drop"}], "external_url": external}
+    with Lab(TEN_ROWS, {"job": {"id": "-a1-", "times": None}, "do": drop}) as lab:
+        ending = lab.go()
+        assert ending.done
+        (said,) = [line for line in ending.said if "control" in line and "externalUrl of tm-lab-" in line]
+        assert "it is not an http(s) link" in said if external == "gs://bucket/file.jsonl" else True
+        assert "was not followed" in said if external and external.startswith("http") else True
         lab.check(jobs=4)
 
 
@@ -131,10 +140,13 @@ def test_results_that_are_missing_in_one_look_are_not_paid_for_twice(what, wait)
         lab.sleep(600)
         dataset = f"{lab.jobs()[0]}-out"
         errors = {name: url for name, url in api.links(dataset).items() if "error" in name}
-        do = {"respond": "not_found"} if what == "no files" else {"edit": {"set": {"filenameToSignedUrls": errors}}}
-        lab.fault({"call": {"method": "GET", "path": f"{dataset}:getDownloadEndpoint$", "times": 1}, "do": do})
+        if what == "no files":  # nor their dataset, in the three questions of one look
+            call, do = {"path": f"{dataset}(:getDownloadEndpoint)?$", "times": 3}, {"respond": "not_found"}
+        else:
+            call, do = {**LINKS, "times": 1}, {"edit": {"set": {"filenameToSignedUrls": errors}}}
+        lab.fault({"call": {"method": "GET", **call}, "do": do})
         ending = lab.go("download", wait=wait)
-        assert lab.fired() == [1]
+        assert lab.fired() == [call["times"]]
         assert ending.done is wait
         if not wait:
             assert ending.error.exit_code == EXIT_NOT_READY
@@ -145,7 +157,7 @@ def test_results_that_are_missing_in_one_look_are_not_paid_for_twice(what, wait)
 
 
 def test_an_external_url_of_the_provider_itself_is_followed():
-    with Lab(SMALL, GONE, {"job": {"times": None}, "do": {"external_url": "serve"}}) as lab:
+    with Lab(SMALL, UNLISTED, {"job": {"times": None}, "do": {"external_url": "serve"}}) as lab:
         assert lab.go().done
         assert by(lab)[0].startswith("externalUrl of tm-lab-")
         assert lab.fired()[0] > 0
@@ -154,9 +166,22 @@ def test_an_external_url_of_the_provider_itself_is_followed():
 
 def test_no_external_url_is_tried_where_the_config_forbids_it():
     serve = {"job": {"times": None}, "do": {"external_url": "serve"}}
-    with Lab(SMALL, GONE, serve, repair={"external_url": False}, queue={"max_attempts": 1}) as lab:
+    with Lab(SMALL, UNLISTED, serve, repair={"external_url": False}) as lab:
         assert not lab.go().done
-        assert all(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts)
+        assert lab.fired()[0] > 0
+        assert not lab.calls("GET", "/external/")
+
+
+def test_results_that_are_not_listed_although_their_dataset_is_there_are_not_lost():
+    """History: links that the service did not know for an hour cost a second job."""
+    with Lab(SMALL, UNLISTED) as lab:
+        ending = lab.go()
+        assert ending.error.exit_code == EXIT_NOT_READY
+        assert "-out is there, but the service knows no files of it" in str(ending.error)
+        assert lab.fired()[0] > 1
+        lab.heal()
+        assert lab.go().done
+        lab.check()
 
 
 @pytest.mark.parametrize(
@@ -241,12 +266,12 @@ def test_rows_of_another_dataset_are_not_taken_for_results():
                 "do": {"edit": {"set": {"externalUrl": lab.emulator.service.links.external(treatment)}}},
             },
         )
-        ending = lab.look_twice()
+        assert not lab.go("download", wait=False).done
         assert all(lab.fired())
-        assert any("0 of 2 answered rows arrived" in line for line in ending.said)
+        assert not (part_of(lab, "control") / "results.jsonl").exists()
         lab.heal()
         assert lab.go().done
-        lab.check(jobs=3)
+        lab.check()
 
 
 def test_rows_that_stay_behind_the_providers_count_are_asked_again_and_the_others_kept():

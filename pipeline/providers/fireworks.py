@@ -251,11 +251,14 @@ class Fireworks:
         patience = Patience(self._pace, self._cap.seconds)
         while True:
             answer = self._api.call("GET", path)  # any body here, even `{}`, is answered with 400
-            if answer.status == 404:
-                return None
-            if not answer.ok:
+            if not (answer.ok or answer.says_absent):
                 raise self._account.refusal(answer, f"asking for the files of dataset {dataset_id}")
             try:
+                if answer.says_absent:
+                    # Rows that do not exist are paid for again, so the dataset itself must say so too.
+                    if self._account.dataset(dataset_id) is None:
+                        return None
+                    raise Trouble(f"dataset {dataset_id} is there, but the service knows no files of it.")
                 links = signed_links(answer)
                 if not links:
                     raise Trouble(f"dataset {dataset_id}: the service lists no files.")
