@@ -66,6 +66,16 @@ def _uneven(seed: int) -> Paired:
     return _of(rng.binomial(m_c, p) / m_c, rng.binomial(m_t, np.clip(p + 0.1, 0, 1)) / m_t, np.maximum(m_c, m_t))
 
 
+def _gaps(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """F1 and rates, NaN on either side, on both, and where the other side is 0."""
+    data = _f1(seed, 60)
+    control, treatment = data.control.copy(), data.treatment.copy()
+    control[[3, 17, 40]] = treatment[[5, 17, 58, 59]] = np.nan
+    treatment[3] = control[5] = 0.0
+    return control, treatment
+
+
+GAPS = _of(*_gaps(10), 1, np.arange(60))  # not in SETS: NaN means that an item is not paired
 _UNEVEN = np.repeat(np.arange(8), [1, 2, 5, 8, 12, 20, 20, 22])
 SETS: dict[str, Paired] = {
     "empty": _of([], []),
