@@ -167,12 +167,14 @@ class Wanted:
 def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str, wanted: Wanted) -> Document:
     """What the next experiment needs, by a finished run's variances; money becomes requests at that run's price.
 
-    Raises UnknownRun, UsageError for what the pilot does not hold, or NotReady.
+    Raises UnknownRun, UsageError for what the pilot does not hold, NotReady, or DamagedArtifact for a file that is not
+    what its phase writes.
     """
+    from pipeline.report.model import read_significance
     from pipeline.statistics import power
 
     side = _side(pilot)
-    significance = jsonl.read_document(side.finished(side.files.significance))
+    significance = read_significance(side.finished(side.files.significance))
     temp = _chosen("temperature", temp and _temp_key(temp), significance["results"])
     kind = _chosen("type", kind, significance["results"][temp])
     found = significance["results"][temp][kind]["metrics"]
@@ -265,7 +267,9 @@ def _temp_key(text: str) -> str:
 
 
 def _requests_for(usd: float, costs: Path) -> int:
-    document = jsonl.read_document(costs)
+    from pipeline.report.model import read_costs
+
+    document = read_costs(costs)
     rows = document["usage_records"]
     if not document["usd"] or not rows:
         raise UsageError("the pilot has no cost to plan with.", hint="give prices in its config, or say --requests")

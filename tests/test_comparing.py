@@ -8,7 +8,7 @@ from report_kit import closed, make, open_book
 
 from pipeline import comparing, jsonl, workspace
 from pipeline.comparing import Wanted
-from pipeline.errors import NotReady, UnknownRun, UsageError
+from pipeline.errors import DamagedArtifact, NotReady, UnknownRun, UsageError
 from pipeline.paths import RunPaths
 
 ITEMS = [closed(number) for number in range(1, 13)]
@@ -247,6 +247,15 @@ def test_what_cannot_be_planned_is_said_with_what_can(ask, words):
     with pytest.raises(UsageError) as caught:
         ask()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("significance.json", Wanted()), ("costs.json", Wanted(usd=5))])
+@pytest.mark.parametrize("data", ["{}", "[]", '{"results": {}}'])
+def test_a_pilots_file_that_is_not_what_its_phase_writes_is_named(copy, name, wanted, data):
+    """An emptied object once ended in a KeyError that called itself a bug."""
+    (RunPaths.of("one").trial(TRIAL).results / name).write_text(data)
+    with pytest.raises(DamagedArtifact, match=f"{name}.* does not fit schemas/"):
+        comparing.power_from_pilot("one", None, None, "em", wanted)
 
 
 def test_a_pilot_of_one_item_is_too_few(copy):

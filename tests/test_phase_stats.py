@@ -8,6 +8,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_a_mixed_experiment_gives_a_publishable_document(tmp_path: Path) -> None
     assert set(document["results"]["0"]["open"]["metrics"]) == set(MARGINS)
     assert document["results"]["0"]["open"]["metrics"]["f1"]["bootstrap"]["method"] == "grid"
     assert document["results"]["0"]["open"]["metrics"]["em"]["bootstrap"]["exact"]
+
+
+def test_what_its_schema_does_not_allow_is_not_written(tmp_path: Path) -> None:
+    """Readers check the schema: written unchecked, a bug here looked like damage to them."""
+    target = tmp_path / "significance.json"
+    odd = replace(QUICK, cluster="sentence")
+    with pytest.raises(ValueError, match=r"would write an invalid significance\.json: .*sentence"):
+        stats(written(tmp_path / "s.csv", mixed_rows(n=3)), target, odd, "control", ["treatment"])
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("name", SETS)

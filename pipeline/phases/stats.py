@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl
+from pipeline import disk, jsonl, schema
 from pipeline.statistics.analysis import analyse
 from pipeline.statistics.settings import StatisticsSettings
 from pipeline.statistics.table import read_scores
+
+SCHEMA = "significance.schema"
 
 
 def stats(
@@ -25,6 +27,9 @@ def stats(
     """
     table = read_scores(scores)
     document = analyse(table, settings, control, treatments)
+    found = schema.problems(document, SCHEMA)
+    if found:
+        raise ValueError(f"would write an invalid significance.json: {'; '.join(found)}")  # a bug here, never bad input
     written = disk.write_bytes(target, jsonl.dumps_pretty(document))
     return written, {
         "schema_version": document["schema_version"],
