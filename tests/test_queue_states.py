@@ -5,6 +5,7 @@ for something they are not, or waited for without an end.
 """
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 from emulator_kit import Api
@@ -12,7 +13,7 @@ from queue_kit import CREATE_JOB, JOB, JOB_SECONDS, SMALL, TEN_ROWS, Crash, Lab,
 
 from pipeline import jsonl
 from pipeline.emulator import history
-from pipeline.errors import ContractBroken, ProviderError, Refused
+from pipeline.errors import EXIT_NOT_READY, ContractBroken, ProviderError, Refused
 
 CONTROL = "m-p/t0_control_p01"
 GET_JOB = {"method": "GET", "path": f"{JOB}/", "times": None}
@@ -138,6 +139,27 @@ def test_an_unknown_state_that_stays_is_told_after_its_deadline():
         lab.poll = 4 * 3600.0
         ending = lab.go()
         assert "the job has been NAPPING since" in str(ending.error)
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize(
+    ("expires", "hours"),
+    [(None, 30), (20, 30), (50, 51), (24 * 365, 73), ("9999-12-31T23:59:59Z", 73), ("9999-12-31T23:59:59-14:00", 73)],
+)
+def test_a_job_is_waited_for_until_its_window_closed_but_not_for_ever(expires, hours):
+    """History: a year far ahead ended in an OverflowError, and one less far switched the deadline off."""
+    with Lab(SMALL, queue={"job_deadline_hours": 30}) as lab:
+        lab.go("submit")
+        if isinstance(expires, int):
+            expires = f"{datetime.fromtimestamp(lab.now() + expires * 3600, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        lab.fault({"call": GET_JOB, "do": {"edit": {"set": {"state": "RUNNING", "expireTime": expires}}}})
+        lab.sleep((hours - 0.1) * 3600)
+        assert lab.go(wait=False).error.exit_code == EXIT_NOT_READY
+        lab.sleep(0.2 * 3600)
+        assert "the job has been RUNNING since" in str(lab.go(wait=False).error)
+        assert lab.fired()[0] >= 4
         lab.heal()
         assert lab.go().done
         lab.check()

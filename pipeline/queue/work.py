@@ -26,6 +26,9 @@ from pipeline.queue.merge import Tally
 from pipeline.queue.recovery import Ladder, ResultsLost
 from pipeline.queue.settling import Settling
 
+_LONGEST_WINDOW = timedelta(hours=72)  # the most that the service gives a job
+_SLACK = timedelta(hours=1)  # after a job's window closed
+
 CheckBudget = Callable[[float | None, str], None]
 
 
@@ -341,7 +344,8 @@ class Work:
         started = attempt.accepted_at or now
         deadline = started + timedelta(hours=hours)
         if job.expires_at is not None:
-            deadline = max(deadline, job.expires_at + timedelta(hours=1))
+            # Capped: a window that never closes, a wrong clock's or a placeholder, must not make us wait for ever.
+            deadline = max(deadline, min(job.expires_at, started + _LONGEST_WINDOW) + _SLACK)
         if now > deadline:
             raise ProviderError(
                 f"{self.part.part}: the job has been {job.state} since {started:%Y-%m-%d %H:%M} UTC and has not ended.",
