@@ -796,6 +796,8 @@ def test_a_download_that_stays_damaged_ends_and_names_no_signature(server, make,
     caplog.set_level(logging.DEBUG)
     offer(server, results=[play])
     in_doubt = play in (
+        DAMAGED["JSON that is no row"],
+        DAMAGED["other bytes of the right length"],
         DAMAGED["closed without any length"],
         DAMAGED["closed without any length between two lines"],
         DAMAGED["announced too short"],
@@ -814,6 +816,15 @@ def test_a_download_that_stays_damaged_ends_and_names_no_signature(server, make,
         assert "results stay at the service" in shown
     assert "CANARY" not in shown + caplog.text
     assert "/signed/dataset/tm-out/BIJOutputSet.jsonl" in caplog.text
+
+
+@pytest.mark.parametrize("line", [b"null", b"[[[", b"\x00", b'custom_id":"a"}'])
+def test_a_damaged_first_line_does_not_cost_the_others(server, make, tmp_path, line):
+    """History: such a file was refused for ever, and every row in it with it."""
+    offer(server, results=[answer(200, line + b"\n" + ROWS)])
+    make().download("tm-out", tmp_path / "a1")
+    assert (tmp_path / "a1" / "BIJOutputSet.jsonl").read_bytes() == line + b"\n" + ROWS
+    assert len(server.asked("GET", DOWNLOAD)) == 2  # it is believed when the same bytes come twice
 
 
 def test_a_compressed_file_is_named_as_such(server, make, tmp_path):

@@ -28,6 +28,9 @@ from pipeline.providers.links import LinkPolicy, without_query
 
 STALE_LINK = frozenset({400, 401, 403, 404, 410})  # storage's answers to a link that ran out (Google: 400 and XML)
 
+# How a web page and compressed files begin (gzip, zip, bzip2, xz, zstd): not a damaged line, but another file.
+_FOREIGN = (b"<", b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+_HEAD = 16  # bytes of a file's beginning that are looked at
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -59,8 +62,8 @@ class Links:
     def fetch(self, url: str, target: Path, cap: Cap, doubted: set[str]) -> disk.Written:
         """Stream the JSON Lines at *url* to *target*, put in place only when the transfer ended as announced.
 
-        Where the end is in doubt (no length given, a last line that is cut, another checksum), the
-        transfer counts only if an earlier one brought the same bytes: *doubted* remembers their sha256.
+        Where that is in doubt (no length given, a first line that is no row, a last one that is cut, another
+        checksum), it counts only if an earlier transfer brought the same bytes: *doubted* remembers their sha256.
         Raises Trouble, Refused or DiskTrouble; *target* is then as it was.
         """
         deadline = self._pace.clock() + cap.seconds
@@ -127,8 +130,8 @@ class _Rows:
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     def seen(self, block: bytes) -> bytes:
-        if len(self.head) < len(_BOM):
-            self.head = (self.head + block).removeprefix(_BOM).lstrip()
+        if len(self.head) < _HEAD:
+            self.head = (self.head + block).removeprefix(_BOM).lstrip()[:_HEAD]
         if text := block.rstrip():
             self._last = text[-1:]
         self._md5.update(block)
@@ -136,10 +139,12 @@ class _Rows:
 
     @property
     def plausible(self) -> bool:
-        return self.head.startswith(b"{") or _BOM.startswith(self.head)
+        return not self.head.startswith(_FOREIGN)
 
     def doubt(self, response: requests.Response, length: int | None) -> str | None:
-        """Why the end of the file is in doubt, None when it is not."""
+        """Why the file is in doubt, None when it is not."""
+        if self.head and not self.head.startswith(b"{"):
+            return f"its first line is no row (it begins with {bytes(self.head)!r})"
         if self._last != b"}":
             return "its last line is cut"
         if length is None and not getattr(response.raw, "chunked", False):
