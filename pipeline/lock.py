@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,7 +65,13 @@ def only_writer(path: Path, what: str) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, jsonl.dumps(me) + b"\n", 0)
         _hold(descriptor)
-        yield
+        owner = os.getpid()
+        try:
+            yield
+        finally:
+            if os.getpid() == owner:
+                with suppress(OSError):  # a name that stays behind only makes a message less clear
+                    os.ftruncate(descriptor, 0)
 
 
 @contextmanager
@@ -112,8 +118,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _holder(descriptor: int) -> str:
+    """Who has the lock; a name that a killed process left there is not the one of who has just taken it."""
     try:
         me = jsonl.loads(os.pread(descriptor, 4096, 0))
+        os.kill(int(me["pid"]), 0)
         return f"process {me['pid']}, since {me['since']}"
-    except (jsonl.BadJson, KeyError, TypeError):
+    except PermissionError:  # another user's, and alive
+        return f"process {me['pid']}, since {me['since']}"
+    except (jsonl.BadJson, KeyError, TypeError, ValueError, ProcessLookupError):
         return "a process that has just started"

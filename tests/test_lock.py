@@ -93,6 +93,23 @@ def test_a_holder_that_has_not_said_its_name_yet(path, content):
             pass
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_held_it_before_is_not_named(path, another, killed):
+    """In the moment between taking the lock and writing one's name, the other was told of a process long gone."""
+    first = another()
+    first.stdout.readline()
+    if killed:
+        first.send_signal(signal.SIGKILL)
+        first.wait(10)
+    else:
+        first.communicate("\n", timeout=10)
+    left = path.read_bytes()
+    with lock.only_writer(path, "run r1"):
+        path.write_bytes(left)
+        with pytest.raises(RunLocked, match="a process that has just started"), lock.only_writer(path, "run r1"):
+            pass
+
+
 def test_the_file_says_who_holds_it(path):
     path.parent.mkdir()
     path.write_text("something long that an earlier holder left here, which must not show through")
