@@ -599,6 +599,13 @@ def test_figures_that_cannot_be_read_are_unknown_not_an_error(server, make, fiel
     assert make().find("tm-job").counts == Counts()
 
 
+@pytest.mark.parametrize("name", ["accounts/x/datasets/../../../x?y#z", "a/..", "a b", "x" * 129, "a/b/", "id\n"])
+def test_an_output_dataset_id_that_is_none_counts_as_left_out(server, make, name):
+    """History: the ledger does not take such an id, and the queue ended with a traceback each time it looked."""
+    server.on("GET", JOB, job(outputDatasetId=name))
+    assert make().find("tm-job").output_dataset_id == ""
+
+
 def test_only_a_404_of_the_api_means_there_is_no_job(server, make):
     server.on("GET", JOB, NOT_FOUND)
     assert make().find("tm-job") is None

@@ -84,6 +84,15 @@ def test_without_any_counts_a_completed_job_must_account_for_each_row():
         lab.check(jobs=4)
 
 
+def test_an_output_dataset_id_that_is_none_does_not_stop_the_queue():
+    """History: the ledger took no such id, so that each run ended in a traceback."""
+    odd = {"edit": {"set": {"outputDatasetId": "accounts/emulator/datasets/../../../x?y#z"}}}
+    with Lab(SMALL, {"call": GET_JOB, "do": odd}) as lab:
+        assert lab.go().done
+        assert lab.fired()[0] > 2
+        lab.check()
+
+
 RUNNING_STATES = (
     *("VALIDATING", "PENDING", "CREATING", "RUNNING", "WRITING_RESULTS", "RE_QUEUEING", "CREATING_INPUT_DATASET"),
     *("IDLE", "PAUSED", "UNSPECIFIED", "CANCELLING", "EXPIRED_CLEANING_UP", "FAILED_CLEANING_UP", "A_NEW_ONE"),

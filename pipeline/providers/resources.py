@@ -31,6 +31,8 @@ _TERMINAL = {
     "ARCHIVED": JobPhase.GONE,
 }
 
+_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")  # as `ledger.schema.json` has it
+
 
 def job(fields: Fields) -> Job:
     """A batch inference job resource."""
@@ -41,7 +43,7 @@ def job(fields: Fields) -> Job:
         phase=_TERMINAL.get(state, JobPhase.RUNNING),
         model=text(fields, "model"),
         input_dataset_id=last_segment(text(fields, "inputDatasetId")),
-        output_dataset_id=last_segment(text(fields, "outputDatasetId")),
+        output_dataset_id=_dataset_id(fields, "outputDatasetId"),
         message=trouble_of(fields) or readable(text(_object(fields, "status"), "message")),
         created_at=_time(fields, "createTime"),
         expires_at=_time(fields, "expireTime"),
@@ -86,6 +88,12 @@ def text(fields: Fields, name: str) -> str:
 def last_segment(name: str) -> str:
     """The id in a resource name, `accounts/A/datasets/ID` or the bare `ID`."""
     return name.rpartition("/")[2]
+
+
+def _dataset_id(fields: Fields, name: str) -> str:
+    """The id under *name*, empty when it is none: it goes into the ledger and into paths of requests."""
+    found = last_segment(text(fields, name))
+    return found if _ID.fullmatch(found) else ""
 
 
 def _state(fields: Fields) -> str:
