@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, parts
+from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, parts, takeover
 from pipeline.adopted import Standing
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, Stage
@@ -317,6 +317,13 @@ def results_here(question: Question) -> Decision | None:
     return Skip(f"all {len(_index(question).parts)} parts have their results")
 
 
+def model_unknown(question: Question) -> Decision | None:
+    """A part was never submitted, and which model the earlier tool asked cannot be told."""
+    if question.workspace.trials[question.slug].model != takeover.UNKNOWN or parts_unsubmitted(question) is None:
+        return None
+    return Refuse(f"which model was asked is not known: name it in {question.workspace.paths.config}")
+
+
 def parts_unsubmitted(question: Question) -> Decision | None:
     """A part has neither a job the provider accepted nor its results."""
     missing = []
@@ -505,7 +512,7 @@ REASONS: dict[str, tuple[Reason, ...]] = {
         *(trial_renamed, index_missing, index_damaged, requests_changed),
         *(inputs_foreign, forced, forgotten, prepared_changed, parts_damaged),
     ),
-    "submit": (index_missing, index_damaged, results_here, parts_unsubmitted),
+    "submit": (index_missing, index_damaged, results_here, model_unknown, parts_unsubmitted),
     "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),
     "parse": _RECORDED,
     "score": _RECORDED,

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline import (
@@ -45,13 +46,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """A manifest and what is known around it. *fresh* makes the manifest of a trial that has done nothing yet."""
+    """A manifest and what is known around it.
+
+    *fresh* makes the manifest of a trial that has done nothing yet, from what was saved of an older one.
+    """
 
     path: Path
     paths: TrialPaths
     run_id: str
     created_at: str
-    fresh: Callable[[], Manifest]
+    fresh: Callable[[Mapping[str, Any]], Manifest]
     index: Index | None
     requests: tuple[Path, ...]
     earlier: bool  # whether the earlier tool's artifacts may stand here
@@ -138,7 +142,8 @@ def recover(place: Place) -> Opening:
         try:
             return _upgraded(place, older.document)
         except DamagedArtifact as damage:
-            return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
+            saved = upgrade.salvage(older.document, run_id=place.run_id, created_at=place.created_at)
+            return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT, saved=saved)
     except DamagedArtifact as damage:
         return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
 
@@ -158,8 +163,14 @@ def _upgraded(place: Place, older: dict[str, Any]) -> Opening:
     return Opening(Manifest(document), BACKUP, (said,))
 
 
-def _rebuilt(place: Place, legible: Mapping[str, Sequence[str | None]], reason: str, keep: str | None) -> Opening:
-    opened = place.fresh()
+def _rebuilt(
+    place: Place,
+    legible: Mapping[str, Sequence[str | None]],
+    reason: str,
+    keep: str | None,
+    saved: Mapping[str, Any] = MappingProxyType({}),
+) -> Opening:
+    opened = place.fresh(saved)
     jobs = _jobs(place, legible)
     opened.set_jobs(jobs)
     known = sum(name is not None for names in jobs["jobs"].values() for name in names)
@@ -214,7 +225,10 @@ def _in_run(work: Workspace, slug: str) -> Place:
         paths=paths,
         run_id=work.rid,
         created_at=work.record.created_at,
-        fresh=lambda: Manifest.new(work.rid, work.trials[slug], work.record.created_at),
+        # The run knows its trial better; of an older manifest the keys that nobody knows stay.
+        fresh=lambda saved: Manifest(
+            {**saved, **Manifest.new(work.rid, work.trials[slug], work.record.created_at).document}
+        ),
         index=index,
         requests=_requests(paths, index),
         earlier=work.record.origin == LEGACY,
@@ -248,19 +262,19 @@ def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:
         paths=paths,
         run_id=run_id,
         created_at=created,
-        fresh=lambda: _anonymous(paths, run_id, created),
+        fresh=lambda saved: Manifest({**_anonymous(paths, run_id, created), **saved}),
         index=index,
         requests=_requests(paths, index),
         earlier=index is None,
     )
 
 
-def _anonymous(paths: TrialPaths, run_id: str, created_at: str) -> Manifest:
-    """A manifest for a trial of which only its folder is known."""
+def _anonymous(paths: TrialPaths, run_id: str, created_at: str) -> dict[str, Any]:
+    """The document for a trial of which only its folder is known."""
     models = [trace.model for trace in traces.of_parts(paths.results).values() if trace.model]
     trial = Trial(paths.slug, models[0] if models else "unknown", "", "", {}, {}, (), 1)
     document = Manifest.new(run_id, trial, created_at).document
-    return Manifest({**document, "trial": {**document["trial"], "prompt_set": None}, "samples_per_item": None})
+    return {**document, "trial": {**document["trial"], "prompt_set": None}, "samples_per_item": None}
 
 
 def _requests(paths: TrialPaths, index: Index | None) -> tuple[Path, ...]:

@@ -26,6 +26,7 @@ SCHEMA = "trial_manifest.v1"
 Document = dict[str, Any]
 
 _IDENTITY = ("model_id", "prompt_set", "top_p", "top_k", "max_new_tokens")
+_BLOCKS = frozenset({"temps", "prompts", "datasets", "jobs", "job_status"})  # null says no more than their absence
 _STAGE_STATUS = frozenset({"pending", "in_progress", "completed", "stopped", "failed"})
 _JOB_STATUS = frozenset({"pending", "submitted", "running", "completed", "failed", "expired", "downloaded"})
 _PART = re.compile(r"(.+)_p([0-9]+)")
@@ -40,7 +41,7 @@ def upgrade(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Doc
     """
     if document.get("schema_version", 1) == 1:
         _refuse_invalid(schema.problems(document, SCHEMA))
-    upgraded = dict(document)
+    upgraded = {key: value for key, value in document.items() if value is not None or key not in _BLOCKS}
     upgraded.pop(sealed.CHECKSUM, None)  # of an older content
     upgraded["run_id"] = upgraded.get("run_id") or run_id
     try:
@@ -54,6 +55,16 @@ def upgrade(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Doc
     upgraded["timestamps"] = {**times, "created_at": created, "updated_at": times["updated_at"] or created}
     _refuse_invalid(schema.problems(sealed.sealed(upgraded), manifest.SCHEMA))
     return upgraded
+
+
+def salvage(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Document:
+    """The upgrade of those keys of a version 1 that are valid by themselves; empty when they name no trial."""
+    known = {"jobs": {}, "model_id": "-"}
+    sound = {key: value for key, value in document.items() if not schema.problems({**known, key: value}, SCHEMA)}
+    try:
+        return upgrade({"jobs": {}, **sound}, run_id=run_id, created_at=created_at)
+    except DamagedArtifact:
+        return {}
 
 
 def part_name(group: str, number: int) -> str:

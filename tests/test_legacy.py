@@ -465,6 +465,21 @@ def test_a_damaged_manifest_is_kept_and_rebuilt_from_what_lies_there(lab: Lab, a
     assert lab.jobs_created() == 0
 
 
+@pytest.mark.parametrize("block", ["datasets", "jobs", "temps", "prompts"])
+@pytest.mark.parametrize("age", AGES[:3])
+def test_one_block_of_another_kind_loses_that_block_only(lab: Lab, age: int, block: str) -> None:
+    """The model went with it, and a new attempt would have asked one called "unknown"."""
+    folder = lab.folder(age)
+    folder.write_manifest(**{block: "lost"})
+    ending = lab.resume(*TO_COSTS, "report")
+    document = lab.manifest(earlier_tool.SLUG if age else "tiny-8b-default")
+    assert document["trial"]["model_id"] == MODEL
+    assert document["timestamps"]["created_at"] == CREATED
+    assert document["lab_note"] == folder.document()["lab_note"]
+    assert set(ending.verbs.values()) == {"skip"}
+    assert lab.jobs_created() == 0
+
+
 def test_what_a_lost_record_may_have_named_is_not_submitted(lab: Lab) -> None:
     """The manifest is the only place that named the job of this part; torn, it may have named it."""
     folder = lab.folder(1)
@@ -490,6 +505,22 @@ def test_a_model_nobody_can_name_is_asked_for(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="which model") as error:
         lab.resume()
     assert "experiment.yaml" in str(error.value)
+    assert lab.jobs_created() == 0
+
+
+def test_no_model_called_unknown_is_ever_asked(lab: Lab) -> None:
+    """Requests that come back after the takeover bring parts that nobody submitted, for a model nobody can name."""
+    folder = lab.folder(1)
+    name = folder.names[-1]
+    empty_of_answers(folder, name)
+    (folder.results / f"{name}_OUTPUT_DATASET_ID.txt").unlink()
+    folder.manifest.write_bytes(b"")
+    away = folder.root.parent / "away"
+    (folder.root / "batch_inputs").rename(away)
+    lab.resume("prepare", "build", "submit")
+    away.rename(folder.root / "batch_inputs")
+    ending = lab.resume("prepare", "build", "submit")
+    assert "which model was asked is not known" in str(ending.errors["submit"])
     assert lab.jobs_created() == 0
 
 

@@ -34,6 +34,15 @@ def test_every_age_becomes_a_valid_version_2(age: int) -> None:
     assert document["trial"]["prompt_set"] == (None if age == 0 else "brief")
 
 
+@pytest.mark.parametrize("block", ["temps", "prompts", "datasets", "jobs", "job_status"])
+@pytest.mark.parametrize("age", FOLDERS)
+def test_a_block_that_is_null_counts_as_absent(age: int, block: str) -> None:
+    document = upgraded({**FOLDERS[age].document(), block: None})
+    assert document["trial"]["model_id"].endswith("tiny-8b")
+    assert document["timestamps"]["created_at"] == CREATED
+    assert document.get(block) is not None or block in ("temps", "prompts")
+
+
 @pytest.mark.parametrize("age", FOLDERS)
 def test_every_job_keeps_its_place(age: int) -> None:
     folder = FOLDERS[age]
