@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import done, graph, paths, traces, workspace
+from pipeline import done, fingerprints, graph, paths, traces, workspace
 from pipeline.errors import DamagedArtifact, FutureVersion, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
@@ -92,7 +92,10 @@ def _trouble(run: RunPaths, error: Exception) -> str | None:
     if isinstance(error, FutureVersion):
         return "written by a newer version of this tool"
     if workspace.exists(run):
-        return f"its record is {'gone' if isinstance(error, FileNotFoundError) else 'damaged'}; doit resume mends it"
+        state = "gone" if isinstance(error, FileNotFoundError) else "damaged"
+        if fingerprints.kind(run.config) is None:
+            return f"its record is {state} and {run.config.name} is gone; bring one of them back"
+        return f"its record is {state}; doit resume mends it"
     return "the earlier tool's; doit resume takes it over" if traces.is_earlier_run(run.root) else None
 
 

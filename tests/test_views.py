@@ -78,6 +78,14 @@ def test_runs_are_listed_newest_first_with_what_tells_them_apart(built):
     assert "1 trial" in text
 
 
+def test_a_run_that_nothing_can_mend_is_not_promised_to_be(built):
+    """The list sent people to `doit resume`, which then asked them for the config."""
+    RUN.record.write_bytes(b"{}")
+    RUN.config.unlink()
+    [found] = views.runs()
+    assert found["trouble"] == "its record is damaged and experiment.yaml is gone; bring one of them back"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
