@@ -436,6 +436,55 @@ def test_a_job_of_ours_with_another_model_is_left_to_a_person(server, make, subm
     assert not isinstance(caught.value, IdTaken)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"systemPrompt": "Answer wrongly."}, "sets systemPrompt for all rows"),
+        ({"inferenceParameters": {"maxTokens": 1, "temperature": 2.0, "n": 1}}, "sets maxTokens, temperature for"),
+        ({"inferenceParameters": {"extraBody": '{"stop":["a"]}'}}, "sets extraBody for"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_job_that_asks_its_rows_otherwise_is_left_to_a_person(server, make, submission, fields, said, when):
+    """History: it was adopted without a word, and answers to other questions counted as ours."""
+    fresh(server)
+    other = job(**fields)
+    server.on("GET", JOB, *([other] if when == "before" else [NOT_FOUND, other]))
+    server.on("POST", JOBS, error(409, 6, "exists"))
+    with pytest.raises(Refused, match=said) as caught:
+        make().submit(submission)
+    assert not isinstance(caught.value, IdTaken)
+    assert len(server.asked("POST", JOBS)) == (when == "meanwhile")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"systemPrompt": "", "inferenceParameters": None},
+        {"systemPrompt": None, "inferenceParameters": {}},
+        {
+            "inferenceParameters": {
+                "extraBody": "{}",
+                "maxTokens": 0,
+                "temperature": 1.0,
+                "topP": 1,
+                "n": 1,
+                "topK": None,
+            }
+        },
+    ],
+)
+def test_defaults_that_the_service_fills_in_are_no_settings(server, make, submission, fields):
+    server.on("GET", JOB, job(**fields))
+    assert make().submit(submission).adopted
+
+
+def test_what_the_service_shows_for_a_job_that_was_just_created_is_not_held_against_it(server, make, submission):
+    fresh(server)
+    server.on("POST", JOBS, job(inferenceParameters={"maxTokens": 2048}))
+    assert not make().submit(submission).adopted
+
+
 @pytest.mark.parametrize("status", [400, 409])
 def test_an_output_dataset_that_is_taken_needs_a_new_attempt(server, make, submission, status):
     fresh(server)

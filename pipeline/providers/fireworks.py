@@ -29,6 +29,10 @@ from pipeline.secret import Secret
 
 _DISPLAY_NAME = 63  # characters
 
+# What a setting for all rows of a job says when it changes none of them: nothing was set, or the plain default.
+_UNSET: tuple[object, ...] = (None, "", "{}", 0, {}, [])
+_PLAIN = {"n": 1, "topP": 1, "temperature": 1}
+
 
 @dataclass(frozen=True)
 class Health:
@@ -107,13 +111,13 @@ class Fireworks:
         """See `base.Provider.submit`."""
         job = self._account.job(submission.job_id)
         if job is not None:
-            return Accepted(self._ours(job, submission), adopted=True)
+            return Accepted(self._ours(job, submission, adopted=True), adopted=True)
         self._provide_dataset(submission)
         try:
             job, adopted = self._create_job(submission)
         except _Removed:
             return Accepted(_removed(submission), adopted=True)
-        return Accepted(self._ours(job, submission), adopted)
+        return Accepted(self._ours(job, submission, adopted), adopted)
 
     def find(self, job_id: str) -> Job | None:
         """The job, or None when the service says there is none."""
@@ -214,7 +218,7 @@ class Fireworks:
                 hint="let a new attempt use new ids, or remove that dataset",
             )
 
-    def _ours(self, fields: Fields, submission: Submission) -> Job:
+    def _ours(self, fields: Fields, submission: Submission, adopted: bool) -> Job:
         """The job, when it asks for what *submission* asks. A field the service leaves out proves nothing."""
         job = resources.job(fields)
         kept = "It was neither adopted nor changed, and no other job was created."
@@ -236,6 +240,14 @@ class Fireworks:
                 f"not {submission.model}.",
                 kept=kept,
                 hint="if both names mean one model, use the service's in experiment.yaml; else delete that job",
+            )
+        # Not asked of a job that was just created: it is ours, whatever defaults the service shows for it.
+        if adopted and (settings := _settings_for_all_rows(fields)):
+            raise Refused(
+                f"job {submission.job_id} is there with our data sets, but sets {', '.join(settings)} for all rows; "
+                "ours leave that to each row.",
+                kept=kept,
+                hint="see who made that job; delete it, or start a new run",
             )
         return replace(job, job_id=submission.job_id)
 
@@ -316,6 +328,13 @@ class Fireworks:
 
 class _Removed(Exception):
     """The job was there and wrote its output before somebody removed it: there is nothing to create."""
+
+
+def _settings_for_all_rows(fields: Fields) -> list[str]:
+    """The names of what a job sets beside its rows, which may change what every row asks."""
+    parameters = fields.get("inferenceParameters")
+    settings = {**(parameters if isinstance(parameters, dict) else {}), "systemPrompt": fields.get("systemPrompt")}
+    return sorted(name for name, value in settings.items() if value not in (*_UNSET, _PLAIN.get(name)))
 
 
 def _removed(submission: Submission) -> Job:
