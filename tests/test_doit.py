@@ -587,6 +587,16 @@ def test_an_edited_input_is_named_and_never_published(one, phase, name, old, new
     assert artifacts(one) == before
 
 
+def test_the_plan_promises_no_work_that_does_not_come(one):
+    """parse writes the same bytes again, and nothing after it runs: the plan said that score would."""
+    result(one, "predictions.csv").unlink()
+    with reading(one) as session:
+        planned = {step.phase: (step.verb, step.reason) for step in plan.plan(session).steps}
+    assert planned["parse"] == ("repair", "predictions.csv: missing")
+    assert planned["score"] == planned["report"] == ("may run", "if parse writes other bytes")
+    assert doit(one).worked == ["parse"]
+
+
 # --- several at once --------------------------------------------------------------------------------
 
 
