@@ -286,6 +286,23 @@ def test_rows_that_stay_behind_the_providers_count_are_asked_again_and_the_other
         lab.check(jobs=3)
 
 
+def test_a_second_look_that_brings_less_does_not_replace_what_the_first_one_brought():
+    drop = {"job": {"times": 1}, "do": {"rows": [{"pick": {"every": 5}, "do": "drop"}]}}
+    with Lab(TEN_ROWS, drop) as lab, Api(lab.emulator.url) as api:
+        lab.go("submit")
+        lab.sleep(600)
+        assert not lab.go("download", wait=False).done
+        dataset = f"{lab.jobs()[0]}-out"
+        errors = {name: url for name, url in api.links(dataset).items() if "error" in name}
+        path = f"{dataset}:getDownloadEndpoint$"
+        lab.fault({"call": {**LINKS, "path": path}, "do": {"edit": {"set": {"filenameToSignedUrls": errors}}}})
+        lab.sleep(POLL)
+        assert lab.go().done
+        assert lab.fired()[1] > 0
+        assert [attempt.rows for attempt in lab.ledgers()[f"m-p/{CONTROL}"].attempts] == [10, 2]
+        lab.check(jobs=3)
+
+
 # --- firectl -----------------------------------------------------------------------------------------
 
 
