@@ -27,9 +27,9 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 1,
-    "stats": 4,
+    "stats": 5,
     "costs": 1,
-    "report": 2,
+    "report": 3,
     "archive": 1,
     "index": 1,
 }

@@ -74,6 +74,16 @@ def partial_credit(n: int) -> Callable[[np.random.Generator], Scores]:
     return draw
 
 
+def rare_gains(n: int) -> Callable[[np.random.Generator], Scores]:
+    """No difference on average: of 5 samples each, 5% of items gain all and 25% lose one."""
+
+    def draw(rng: np.random.Generator) -> Scores:
+        kind = rng.choice([0, 1, 2], n, p=[0.05, 0.25, 0.7])
+        return np.where(kind == 1, 0.2, 0.0), np.where(kind == 0, 1.0, 0.0)
+
+    return draw
+
+
 def shared_drift(n_clusters: int, size: int, drift: float = 0.33) -> Callable[[np.random.Generator], Scores]:
     """No difference on average, but the items of a cluster gain or lose together: correlation about 0.2."""
 
@@ -195,6 +205,23 @@ def test_small_skewed_samples_are_covered_too_rarely_and_warned_of(n: int, tmp_p
     assert found["percentile"] < found["t"] < 0.95
     assert found["quoted"] == found["t"]  # below 30 items t is quoted, the least bad
     assert "n_small" in warnings_of(draw, None, tmp_path)
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+def test_skewed_items_are_judged_wrongly_and_warned_of(n: int, tmp_path: Path) -> None:
+    """A mean of 0 without symmetry: Wilcoxon finds its shift ever more often, t and sign flips recover slowly."""
+    runs = RUNS // 4
+    found = rejections(rare_gains(n), 5, runs)
+    found = {name: found[name] for name in ("t", "sign_flip", "wilcoxon")}  # of McNemar this is no null
+    show(f"rejects at 5%: skewed, n = {n}", **found)
+    warnings = warnings_of(rare_gains(n), None, tmp_path)
+    assert found["wilcoxon"] > 2 * ALPHA
+    assert "skewed: " in warnings
+    if max(found["t"], found["sign_flip"]) > ALPHA + error(ALPHA, runs) + 0.01:
+        assert "skewed_mean: " in warnings
+    assert n > 100 or "skewed_mean: " in warnings
+    for fair in (same_skill(100, 5), rare_changes(300, 0.03, 0.03)):
+        assert "skewed" not in warnings_of(fair, None, tmp_path)
 
 
 @pytest.mark.parametrize(("n_clusters", "size"), [(30, 10), (100, 5), (8, 25)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paired_data import GAPS, SETS, rows_of, written
+from paired_data import GAPS, SETS, Paired, rows_of, written
 from scipy import stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
@@ -198,3 +198,24 @@ def test_an_item_without_a_score_on_one_side_is_left_out_by_every_test(tmp_path:
     assert ours["wilcoxon"]["p_value"] == pytest.approx(exact, rel=1e-9)
     whole = stats.ttest_rel(np.nan_to_num(GAPS.treatment), np.nan_to_num(GAPS.control)).pvalue
     assert abs(whole - theirs.pvalue) > 1e-3  # the data tell the two apart
+
+
+@pytest.mark.parametrize(
+    ("deltas", "codes"),
+    [
+        ([1.0] * 2 + [-0.2] * 8 + [0.0] * 20, {"skewed", "skewed_mean"}),
+        ([1.0] * 20 + [-0.2] * 100 + [0.0] * 280, {"skewed"}),  # enough items for the mean
+        ([1.0] * 30 + [-1.0] * 10 + [0.0] * 260, set()),  # one magnitude: ranks are signs
+        ([0.6, -0.6, 0.2, -0.2] * 10, set()),
+        ([0.2] * 40, set()),
+        ([1.0], set()),
+    ],
+)
+def test_skewed_deltas_are_warned_of(deltas: list[float], codes: set[str], tmp_path: Path) -> None:
+    """With no difference Wilcoxon rejects half of such experiments, t with 30 items a fifth; nothing said so."""
+    control = np.maximum(0.0, -np.array(deltas))
+    data = Paired(control, control + deltas, np.full(len(deltas), 5), np.arange(len(deltas)))
+    table = read_scores(written(tmp_path / "scores.csv", rows_of(data)))
+    metrics = analyse(table, StatisticsSettings(bootstrap_samples=1), "control", ["treatment"])["results"]["0"]["open"]
+    warnings = metrics["metrics"]["em"]["warnings"]
+    assert {text.partition(":")[0] for text in warnings if text.startswith("skewed")} == codes

@@ -71,6 +71,11 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
             f"the questions come from {counted(size.clusters, str(size.unit))}; with fewer than {FEW_CLUSTERS}, "
             "intervals are shorter than they should be."
         )
+    if any(warning.startswith("skewed_mean: ") for warning in em["warnings"]):
+        yield (
+            "a few questions differ much more than the others, all the same way; test and interval err more often "
+            "than they say."
+        )
     if _disagree(em, model.alpha):
         yield "the test and the interval disagree, which makes this a borderline case."
 
