@@ -65,13 +65,16 @@ def _result(work: Workspace, phase: str, slug: str) -> Standing | None:
         return Standing("skip", f"the earlier tool's {old}")
     lacking = _lacking(work, phase, slug)
     if not _stands(work, phase, slug):
-        return None if lacking is None else Standing("refuse", f"{lacking} is not here")
+        if lacking is not None:
+            return Standing("refuse", f"{lacking} is not here")
+        damage = _damage(work, [phase], slug)
+        return None if damage is None else Standing("run", f"{damage}; it is made anew in this tool's format")
     if lacking is not None:
         return Standing("skip", f"the earlier tool's {old}; it cannot be made anew without {lacking}")
     first = next(
         (name for name in wanting if _stage(work, name, slug).status != COMPLETED or name in work.forced), None
     )
-    cause = f"{first} has to run" if first else "what it rests on was made anew"
+    cause = f"{first} has to run" if first else _damage(work, wanting, slug) or "what it rests on was made anew"
     return Standing("run", f"the earlier tool's {old} is made anew in this tool's format: {cause}")
 
 
@@ -120,8 +123,17 @@ def _stands(work: Workspace, phase: str, slug: str) -> bool:
     """Whether the earlier tool's result is there, is what it was when it was adopted, and nobody wants it anew."""
     if not _is_old(work, phase, slug) or work.forced & {phase, "all"}:
         return False
-    outputs = _stage(work, phase, slug).outputs
-    return not any(work.damage(name, facts["sha256"], facts["size"]) for name, facts in outputs.items())
+    return _damage(work, [phase], slug) is None
+
+
+def _damage(work: Workspace, phases: list[str], slug: str) -> str | None:
+    """The first of the earlier tool's files of *phases* that is not what it was, and what is wrong with it."""
+    for phase in phases:
+        if _is_old(work, phase, slug):
+            for name, facts in _stage(work, phase, slug).outputs.items():
+                if problem := work.damage(name, facts["sha256"], facts["size"]):
+                    return problem
+    return None
 
 
 def _is_old(work: Workspace, phase: str, slug: str) -> bool:

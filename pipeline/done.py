@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, parts, takeover
+from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, mirror, parts
 from pipeline.adopted import Standing
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, Stage
@@ -319,7 +319,7 @@ def results_here(question: Question) -> Decision | None:
 
 def model_unknown(question: Question) -> Decision | None:
     """A part was never submitted, and which model the earlier tool asked cannot be told."""
-    if question.workspace.trials[question.slug].model != takeover.UNKNOWN or parts_unsubmitted(question) is None:
+    if question.workspace.trials[question.slug].model != mirror.UNKNOWN or parts_unsubmitted(question) is None:
         return None
     return Refuse(f"which model was asked is not known: name it in {question.workspace.paths.config}")
 

@@ -23,6 +23,7 @@ EXPIRED = "expired"
 DOWNLOADED = "downloaded"
 
 ATTEMPTS_VERSION = 1
+UNKNOWN = "unknown"  # in a ledger: an id that nothing on disk tells; the provider will not know it either
 
 
 def jobs(index: Index, paths: TrialPaths) -> dict[str, Any]:
@@ -34,8 +35,8 @@ def jobs(index: Index, paths: TrialPaths) -> dict[str, Any]:
     for part in index.parts:
         files = paths.part(part.part)
         last = ledger.read(files.ledger).last
-        names.setdefault(part.group, []).append(last.job_id if last else None)
-        datasets.setdefault(part.group, []).append(last.input_dataset_id if last else None)
+        names.setdefault(part.group, []).append(_told(last.job_id) if last else None)
+        datasets.setdefault(part.group, []).append(_told(last.input_dataset_id) if last else None)
         states[part.part] = DOWNLOADED if files.results.is_file() else status(last)
         counts[part.part] = {
             "items_in": part.rows,
@@ -43,6 +44,11 @@ def jobs(index: Index, paths: TrialPaths) -> dict[str, Any]:
             "errors": last.counts.get("failed") if last else None,
         }
     return {"datasets": datasets, "jobs": names, "job_status": states, "job_counts": counts}
+
+
+def _told(name: str) -> str | None:
+    """*name*, None where the earlier tool left none: the ledger has a word in its place."""
+    return None if name == UNKNOWN else name
 
 
 def attempts(counted: Iterable[tuple[Part, int, Ledger]]) -> dict[str, Any]:

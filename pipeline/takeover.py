@@ -26,13 +26,12 @@ from pipeline.identity import VERSION as IDENTITY_VERSION
 from pipeline.identity import of_phase
 from pipeline.legacy import Found, Share
 from pipeline.manifest import LEGACY, OlderManifest
+from pipeline.mirror import UNKNOWN
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
 from pipeline.providers.rows import BadRow, read_row
 from pipeline.workspace import Workspace
-
-UNKNOWN = "unknown"  # stands for an id that nothing on disk tells; the provider will not know it either
 
 _NOT_ESTIMATED = {"input_tokens": 0, "output_tokens": 0, "usd": None}
 _BY = "the earlier tool"

@@ -3,6 +3,7 @@
 Every case states how many jobs were created at the provider, an emulator in this process.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -245,6 +246,29 @@ def double_line(path: Path) -> None:
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
+
+
+def test_a_file_that_went_missing_is_the_reason_that_is_given(lab: Lab) -> None:
+    """It was said of answers and scores that what they rest on was made anew, which nothing had been."""
+    folder = lab.folder()
+    lab.resume(*TO_COSTS, "report")
+    (folder.results / "predictions.csv").unlink()
+    with contextlib.closing(session.open_for_reading(words.parse({"rid": "old"}), print)) as opened:
+        reasons = {phase.name: opened.decide(phase.name, slug).reason for phase, slug in opened.cells()}
+    assert reasons["parse"] == "predictions.csv: missing; it is made anew in this tool's format"
+    assert reasons["download"].endswith("is made anew in this tool's format: predictions.csv: missing")
+
+
+def test_a_job_that_nothing_names_is_null_in_the_manifest(lab: Lab) -> None:
+    """The ledger's word for it went into `jobs`, where it looked like a job."""
+    folder = lab.folder(1)
+    (folder.results / "predictions.csv").unlink()
+    folder.write_manifest(jobs={group: [None] * len(names) for group, names in folder.document()["jobs"].items()})
+    lab.resume(*TO_COSTS)
+    document = lab.manifest()
+    assert document["jobs"] == {"t0_control": [None, None], "t0_treatment": [None, None]}
+    assert "unknown" not in json.dumps(document["datasets"])
+    assert lab.jobs_created() == 0
 
 
 # --- unfinished runs ---------------------------------------------------------------------------------
