@@ -90,11 +90,11 @@ def open_manifest(work: Workspace, slug: str, *, say: Say) -> None:
     opening = examine(_in_run(work, slug))
     if work.readonly:
         say(f"{slug}: this command only looks; what follows is written by doit resume rid={work.rid}")
+    else:
+        _put(path, opening)  # before it is said that the original is kept
     for sentence in opening.said:
         say(f"{slug}: {sentence}")
     work.adopt_manifest(slug, opening.manifest)
-    if not work.readonly:
-        _put(path, opening)
 
 
 def check(path: Path) -> list[str]:

@@ -314,9 +314,11 @@ def test_nothing_changes_when_the_original_cannot_be_kept(lab: Lab, error: int) 
     for harm in (change(version_1), put(b"{}")):
         harm(lab.trial.manifest)
         before = lab.trial.manifest.read_bytes()
+        said: list[str] = []
         with FaultyDisk(0, error) as disk, pytest.raises(DiskTrouble):
-            lab.resume()
+            session.open_for_writing(words.parse({"rid": RID}), said.append, may_create=False)
         assert disk.fired
+        assert said == [], "it was told that the original is kept before it was"
         assert lab.trial.manifest.read_bytes() == before
         assert kept(lab, "backup") + kept(lab, "corrupt") == []
 
