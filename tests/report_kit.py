@@ -149,6 +149,8 @@ def make(
         "decoding": {"max_tokens": {"closed": 16, "open": 32}},
         "prices": {"models": prices or {}},
         **settings,
+        # The fewest resamples a config may ask for: what a report shows of them does not depend on how many they are.
+        "statistics": {"bootstrap_samples": 1000, "permutation_samples": 1000, **settings.get("statistics", {})},
     }
     config = configuration.check(document, base=folder, where="test")
     run = RunPaths.of("lab", folder)
