@@ -1,5 +1,6 @@
 """The client with the key: bounded retries, no key anywhere it could be read, and no answer that chokes it."""
 
+import json
 import logging
 import pickle
 import random
@@ -415,3 +416,11 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_network_trouble(server, mak
     with pytest.raises(UnreadableFile), file_body(tmp_path, "text/plain") as body:
         make_api().upload("/v1/x:upload", body)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_a_signed_link_that_the_service_repeats_is_shown_without_its_signature(quote):
+    link = f"{quote}HTTPS://storage.test/a/b?X-Goog-Signature=CANARY&x=1{quote}"
+    body = json.dumps({"message": f"cannot read {link} now, see https://x.test/doc"}).encode()
+    said = Answer(400, {}, body).message
+    assert said == f"cannot read {quote}HTTPS://storage.test/a/b?...{quote} now, see https://x.test/doc"

@@ -142,8 +142,8 @@ class Answer:
 
 
 def readable(text: str) -> str:
-    """*text* on one line, cut to SHOWN characters, with control and direction characters as escapes."""
-    line = " ".join(text.split())
+    """*text* on one line, cut to SHOWN characters, control characters as escapes, links without what signs them."""
+    line = re.sub(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*", r"\1?...", " ".join(text.split()), flags=re.I)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
     return shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
 
