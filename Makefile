@@ -9,7 +9,7 @@ VENV := .venv
 BENCH := .venv-bench
 EXAMPLE := example
 # More than four workers gain nothing: the longest file decides.
-PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke test test-heavy lint bench lock clean

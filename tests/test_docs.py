@@ -52,7 +52,8 @@ def reasons_table():
         for reason in reasons:
             asked.setdefault(reason, []).append(phase)
     for reason, phases in asked.items():
-        source = inspect.getsource(reason).replace("_changed_input", "Run").replace(reason.__doc__, "")
+        source = inspect.getsource(reason).replace(reason.__doc__, "")
+        source = source.replace("_changed_input", "Run").replace("foreign_inputs(", "Refuse(")
         kinds = (done.Skip, done.Run, done.Repair, done.Refuse)
         verbs = [kind.verb for kind in kinds if re.search(rf"\b{kind.__name__}\b", source)]
         every = "every phase" if len(phases) == len(done.REASONS) else ", ".join(phases)
