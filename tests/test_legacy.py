@@ -548,6 +548,16 @@ def test_no_model_called_unknown_is_ever_asked(lab: Lab) -> None:
     assert lab.jobs_created() == 0
 
 
+def test_rows_of_a_model_nobody_can_name_are_not_asked_again(lab: Lab) -> None:
+    folder = lab.folder(1)
+    empty_of_answers(folder, folder.names[-1])
+    folder.manifest.write_bytes(b"")
+    lab.resume("prepare", "build", "submit")
+    ending = lab.resume("download", requeue="auto")
+    assert "which model was asked is not known" in str(ending.errors["download"])
+    assert lab.jobs_created() == 0
+
+
 def test_a_manifest_from_the_future_stops_everything(lab: Lab) -> None:
     folder = lab.folder(3)
     folder.write_manifest(schema_version=7)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipeline import disk, fingerprints
 from pipeline.errors import ContractBroken, ProviderError, Refused
 from pipeline.ledger import Attempt, Ledger
+from pipeline.mirror import UNKNOWN
 from pipeline.parts import IdsDigest, Part
 from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import JobPhase
@@ -106,6 +107,13 @@ class Settling:
                 kept="The rows that were answered are kept. Nothing was sent again.",
                 hint=f"doit resume rid={self.context.workspace.rid} requeue=auto asks for exactly these rows; "
                 "requeue=never leaves them missing",
+            )
+        if requeue == "auto" and self.context.workspace.trials[self.paths.slug].model == UNKNOWN:
+            raise Refused(
+                f"{owed} rows of {self.part.part} are still owed, and which model was asked is not known.",
+                kept="The rows that were answered are kept. Nothing was sent again.",
+                hint=f"start a new run that names the model, or leave them missing: "
+                f"doit resume rid={self.context.workspace.rid} requeue=never",
             )
         return bool(requeue == "auto")
 
