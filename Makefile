@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 EXAMPLE := example
-# More than four workers gain nothing: the longest file decides.
+# One more than the two cores this is measured on: tests of processes wait. More gain nothing: the longest file decides.
 PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help

@@ -113,8 +113,19 @@ def interrupt(number):
 # --- stopped by the user ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", MOMENTS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+SIGNALS = [
+    *((phase, signal.SIGTERM, 143) for phase in MOMENTS),
+    # Both take the same way from the first line on, so the fast tests ask for the other in a few phases only.
+    *(
+        pytest.param(
+            phase, signal.SIGINT, 130, marks=[] if phase in ("submit", "parse", "index") else pytest.mark.heavy
+        )
+        for phase in MOMENTS
+    ),
+]
+
+
+@pytest.mark.parametrize(("phase", "number", "code"), SIGNALS)
 def test_a_signal_in_a_phase_is_told_recorded_and_resumed(states, phase, number, code):
     name, state = MOMENTS[phase]
     folder = states.copy(state)
@@ -194,9 +205,15 @@ def test_kill_9_at_fifty_random_instants_and_again_during_the_resume(states, see
 
 
 @pytest.mark.parametrize(
-    ("operation", "name"), [("write", "ledger.jsonl"), ("rename", "predictions.csv")], ids=["submit", "parse"]
+    ("workers", "operation", "name"),
+    [
+        (("-n", "4"), "write", "ledger.jsonl"),
+        (("-n", "4", "-P", "thread"), "rename", "predictions.csv"),
+        pytest.param(("-n", "4"), "rename", "predictions.csv", marks=pytest.mark.heavy),
+        pytest.param(("-n", "4", "-P", "thread"), "write", "ledger.jsonl", marks=pytest.mark.heavy),
+    ],
+    ids=["processes-submit", "threads-parse", "processes-parse", "threads-submit"],
 )
-@pytest.mark.parametrize("workers", [("-n", "4"), ("-n", "4", "-P", "thread")], ids=["processes", "threads"])
 def test_kill_9_under_n_leaves_no_worker_behind(states, workers, operation, name):
     """A worker that went on would write without the run's lock."""
     folder = tiny(states.base / f"workers-{len(workers)}-{name}", two_trials())

@@ -106,7 +106,7 @@ def test_killed_at_every_step(small, raw, share):
 def test_killed_at_steps_of_a_run_whose_jobs_expire():
     """Two attempts a part: the second asks for exactly the rows the first left, whenever the kill came."""
     layout = Layout(items=4)
-    for at, what in list(enumerate(moments(EXPIRES, layout=layout), 1))[::5]:
+    for at, what in list(enumerate(moments(EXPIRES, layout=layout), 1))[::9]:
         with Lab(layout, EXPIRES) as lab:
             assert die(lab, at)
             ending = lab.go()
