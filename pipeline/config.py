@@ -8,6 +8,7 @@ and the environment; keys leave it as `Secret`s.
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import math
@@ -15,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +219,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = disk.read_bytes(path).decode("utf-8-sig")
-        document = _yaml().load(text)
+        document = copy.deepcopy(_parsed(text))
     except FileNotFoundError as error:
         raise ConfigError("there is no such config file.", where=str(path), hint="check the path of config=") from error
     except UnicodeDecodeError as error:
@@ -229,6 +231,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError("must hold a mapping of settings.", where=str(path))
     return document
+
+
+@lru_cache(maxsize=32)  # a process that opens a run more than once reads the same text; parsing it takes longest of all
+def _parsed(text: str) -> Any:
+    return _yaml().load(text)
 
 
 def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl
@@ -39,6 +39,12 @@ def problems(document: Any, name: str) -> list[str]:
         _validator(name).iter_errors(document), key=lambda error: [str(step) for step in error.absolute_path]
     )
     return list(dict.fromkeys(sentence for error in found for sentence in _sentences(error)))
+
+
+@lru_cache(maxsize=8)  # what one phase writes the next ones of the process read; validating takes longer than either
+def problems_in(data: bytes, name: str) -> list[str]:
+    """`problems` of the document that *data* is in JSON, looked for once for each content."""
+    return problems(jsonl.loads(data), name)
 
 
 def nearest(word: str, allowed: list[str]) -> str:

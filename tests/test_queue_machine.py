@@ -48,6 +48,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self):
         self.lab = Lab(LAYOUT, queue={"max_attempts": 20, "max_concurrent_jobs": 3})
         self.known: set[str] = set()
+        self.waited = 0
         self.wrong = -1  # jobs there were when rows were last made wrong
         self.around = self._around()
 
@@ -96,7 +97,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 20, 60, 3600, 90000]))
     def wait(self, seconds):
-        self.lab.sleep(seconds)
+        """At most two days in all: the ledger has the time of this machine, and jobs may take three from then on."""
+        if self.waited + seconds < 2 * 86400:
+            self.waited += seconds
+            self.lab.sleep(seconds)
 
     @rule(state=st.sampled_from(ENDS), at=st.sampled_from([0.0, 0.25, 0.75]))
     def a_job_ends_badly(self, state, at):
@@ -209,8 +213,10 @@ def _golden():
     return golden(LAYOUT)
 
 
-FAST = settings(max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(FAST, max_examples=200, stateful_step_count=40)
+FAST = settings(
+    derandomize=True, max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
+LONG = settings(FAST, derandomize=False, max_examples=200, stateful_step_count=40)
 
 
 def test_the_promises_hold_in_any_order():

@@ -72,10 +72,11 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
     }
     with _as_written(paths.scores):
         _per_item(document, paths.scores)
-    found = schema.problems(document, SCHEMA)
+    data = jsonl.dumps_pretty(document)
+    found = schema.problems_in(data, SCHEMA)
     if found:
         raise ValueError(f"would write an invalid costs.json: {'; '.join(found)}")  # a bug here, never bad input
-    written = disk.write_bytes(paths.costs, jsonl.dumps_pretty(document))
+    written = disk.write_bytes(paths.costs, data)
     return Outcome(
         {paths.costs: Output(written)},
         {

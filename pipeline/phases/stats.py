@@ -27,10 +27,11 @@ def stats(
     """
     table = read_scores(scores)
     document = analyse(table, settings, control, treatments)
-    found = schema.problems(document, SCHEMA)
+    data = jsonl.dumps_pretty(document)
+    found = schema.problems_in(data, SCHEMA)
     if found:
         raise ValueError(f"would write an invalid significance.json: {'; '.join(found)}")  # a bug here, never bad input
-    written = disk.write_bytes(target, jsonl.dumps_pretty(document))
+    written = disk.write_bytes(target, data)
     return written, {
         "schema_version": document["schema_version"],
         "rows": len(table.texts["item_id"]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def blocks(significance: Json) -> Iterator[Block]:
 def _checked(path: Path, name: str, phase: str) -> Json:
     data = disk.read_bytes(path)
     document: Json = jsonl.document(data, path)
-    if found := _problems(name, data):
+    if found := schema.problems_in(data, name):
         raise DamagedArtifact(
             f"does not fit schemas/{name}.json: {found[0]}"
             + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""),
@@ -175,11 +174,6 @@ def _checked(path: Path, name: str, phase: str) -> Json:
             hint=f"doit resume force={phase} writes it again from the scores and tokens at hand",
         )
     return document
-
-
-@lru_cache(maxsize=8)  # report and index read the same files, and the schema takes longer than all else they do
-def _problems(name: str, data: bytes) -> list[str]:
-    return schema.problems(jsonl.loads(data), name)
 
 
 def _examples(run: RunPaths, scores: ScoreFacts, treatments: tuple[str, ...]) -> Iterator[Example]:
