@@ -112,12 +112,12 @@ def intend(
     )
 
 
-def accept(path: Path, number: int, accepted: Accepted) -> None:
-    """Record that the provider has the job."""
+def accept(path: Path, number: int, accepted: Accepted, at: datetime | None = None) -> None:
+    """Record that the provider has the job, *at* that time by the caller's clock: its deadline counts from then."""
     event = {"event": "accepted", "attempt": number, "adopted": accepted.adopted, "state": accepted.job.state}
     if accepted.job.created_at is not None:
         event["remote_created_at"] = accepted.job.created_at.isoformat()
-    _append(path, event)
+    _append(path, event, at)
 
 
 def observe(path: Path, number: int, state: str, at: datetime | None = None) -> None:

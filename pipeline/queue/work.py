@@ -241,7 +241,7 @@ class Work:
             self._say(taken.what)
             return
         self._note_breadcrumb(accepted.job.output_dataset_id or submission.output_dataset_id)
-        ledger.accept(self.files.ledger, attempt.number, accepted)
+        ledger.accept(self.files.ledger, attempt.number, accepted, self.context.hands.now())
         if accepted.adopted:
             self._say(f"adopted {submission.job_id}, which the provider had already{self._older(accepted.job)}")
         if accepted.job.phase.terminal:
