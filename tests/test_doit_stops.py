@@ -113,19 +113,8 @@ def interrupt(number):
 # --- stopped by the user ----------------------------------------------------------------------------
 
 
-SIGNALS = [
-    *((phase, signal.SIGTERM, 143) for phase in MOMENTS),
-    # Both take the same way from the first line on, so the fast tests ask for the other in a few phases only.
-    *(
-        pytest.param(
-            phase, signal.SIGINT, 130, marks=[] if phase in ("submit", "parse", "index") else pytest.mark.heavy
-        )
-        for phase in MOMENTS
-    ),
-]
-
-
-@pytest.mark.parametrize(("phase", "number", "code"), SIGNALS)
+@pytest.mark.parametrize("phase", MOMENTS)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_in_a_phase_is_told_recorded_and_resumed(states, phase, number, code):
     name, state = MOMENTS[phase]
     folder = states.copy(state)
