@@ -31,6 +31,7 @@ from run_kit import (
 
 from pipeline.emulator import history
 
+HEAVY = pytest.mark.heavy
 START = (f"rid={RID}", "config=experiment.yaml")
 # phase -> the write that it makes last, and the state of the run (a phase that finished) in which it begins
 MOMENTS = {
@@ -113,13 +114,19 @@ def interrupt(number):
 # --- stopped by the user ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", MOMENTS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_in_a_phase_is_told_recorded_and_resumed(states, phase, number, code):
-    name, state = MOMENTS[phase]
+SIGNALS = [("SIGINT", phase) for phase in MOMENTS] + [
+    ("SIGTERM", phase) if phase in ("submit", "parse", "report") else pytest.param("SIGTERM", phase, marks=HEAVY)
+    for phase in MOMENTS
+]
+
+
+@pytest.mark.parametrize(("name", "phase"), SIGNALS)
+def test_a_signal_in_a_phase_is_told_recorded_and_resumed(states, name, phase):
+    number, code = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}[name]
+    last_write, state = MOMENTS[phase]
     folder = states.copy(state)
     words = (*(START if not state else ()), f"to={phase}")
-    ended = forked(folder, *words, observer=at("rename", name, interrupt(number))).wait()
+    ended = forked(folder, *words, observer=at("rename", last_write, interrupt(number))).wait()
     assert ended.code == code
     assert "Traceback" not in ended.out + ended.err
     assert f"stopped by {'Ctrl-C' if code == 130 else 'SIGTERM'}." in ended.err
@@ -179,13 +186,13 @@ def begun(folder):
     return (folder / "experiments" / f"run_{RID}" / "run.json").exists()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_kill_9_at_a_random_instant_loses_nothing_and_pays_once(states, seed):
     moment = random.Random(seed).randint(1, states.operations)
     killed_and_resumed(states, states.copy(""), [moment], "costs")
 
 
-@pytest.mark.heavy
+@HEAVY
 @pytest.mark.parametrize("seed", range(50))
 def test_kill_9_at_fifty_random_instants_and_again_during_the_resume(states, seed):
     chance = random.Random(1000 + seed)
@@ -198,8 +205,8 @@ def test_kill_9_at_fifty_random_instants_and_again_during_the_resume(states, see
     [
         (("-n", "4"), "write", "ledger.jsonl"),
         (("-n", "4", "-P", "thread"), "rename", "predictions.csv"),
-        pytest.param(("-n", "4"), "rename", "predictions.csv", marks=pytest.mark.heavy),
-        pytest.param(("-n", "4", "-P", "thread"), "write", "ledger.jsonl", marks=pytest.mark.heavy),
+        pytest.param(("-n", "4"), "rename", "predictions.csv", marks=HEAVY),
+        pytest.param(("-n", "4", "-P", "thread"), "write", "ledger.jsonl", marks=HEAVY),
     ],
     ids=["processes-submit", "threads-parse", "processes-parse", "threads-submit"],
 )

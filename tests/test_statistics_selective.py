@@ -71,16 +71,16 @@ def test_coverage_counts_all_items_and_rises() -> None:
 
 
 def test_interval_equals_a_bootstrap_over_items() -> None:
-    """Within 4 Monte Carlo errors (2.7 SE / sqrt(B)) of a resampling of whole items, 1,500 times."""
+    """Within 4 Monte Carlo errors (2.7 SE / sqrt(B)) of a resampling of whole items, 600 times."""
     control, treatment = simulated(7, 80), simulated(8, 80)
     rng = np.random.default_rng(1)
     drawn = []
-    for _ in range(1500):
+    for _ in range(600):
         items = rng.integers(0, 80, 80)
         sides = [Answers(side.confidence[items], side.loss[items]) for side in (control, treatment)]
         drawn.append(selective_risk(*sides, 1, SEED)["delta_aurc"])
     ours = selective_risk(control, treatment, 20_000, SEED)
-    tolerance = 4 * 2.7 * float(np.std(drawn)) / math.sqrt(1500)
+    tolerance = 4 * 2.7 * float(np.std(drawn)) / math.sqrt(600)
     assert ours["ci_95"] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=tolerance)
 
 
