@@ -45,6 +45,7 @@ class Attempt:
     model: str
     binding: Binding
     estimate: Mapping[str, Any]
+    intended_at: datetime
     accepted: bool = False
     adopted: bool = False
     accepted_at: datetime | None = None
@@ -92,9 +93,18 @@ def read(path: Path) -> Ledger:
 
 
 def intend(
-    path: Path, number: int, submission: Submission, requests_sha256: str, binding: Binding, estimate: Mapping[str, Any]
+    path: Path,
+    number: int,
+    submission: Submission,
+    requests_sha256: str,
+    binding: Binding,
+    estimate: Mapping[str, Any],
+    at: datetime | None = None,
 ) -> None:
-    """Record, before any network call, that attempt *number* is about to be submitted under these ids."""
+    """Record, before any network call, that attempt *number* is about to be submitted under these ids.
+
+    *at* is the time by the caller's clock: a job under these ids that is older was made by somebody else.
+    """
     _append(
         path,
         {
@@ -109,6 +119,7 @@ def intend(
             "binding": {"provider": binding.provider, "account": binding.account, "endpoint": binding.endpoint},
             "estimate": dict(estimate),
         },
+        at,
     )
 
 
@@ -207,6 +218,7 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
     attempt is polled, never created again.
     """
     number = event["attempt"]
+    at = datetime.fromisoformat(event["at"])
     if event["event"] == "intent":
         attempts[number] = Attempt(
             number=number,
@@ -218,12 +230,12 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
             model=event["model"],
             binding=Binding(**event["binding"]),
             estimate=event["estimate"],
+            intended_at=at,
         )
         return True
     if number not in attempts:
         return False
     attempt = attempts[number]
-    at = datetime.fromisoformat(event["at"])
     match event["event"]:
         case "accepted":
             attempt = replace(

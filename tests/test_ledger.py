@@ -1,7 +1,7 @@
 """The ledger: an intent is durable before any call, and no damage makes it say what never happened."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,7 @@ def test_an_intent_is_known_with_all_it_takes_to_ask_again(path):
     )  # fmt: skip
     assert (attempt.requests_sha256, attempt.rows, attempt.model) == ("d" * 64, 4, "lab/m")
     assert (attempt.binding, attempt.estimate) == (BINDING, ESTIMATE)
+    assert abs(datetime.now(UTC) - attempt.intended_at) < timedelta(minutes=5)
     assert not attempt.accepted
     assert attempt.ended is None
     assert attempt.state is None

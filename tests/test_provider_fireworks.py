@@ -4,7 +4,8 @@ import base64
 import gzip
 import hashlib
 import logging
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from scripted_server import (
@@ -455,6 +456,21 @@ def test_a_job_that_asks_its_rows_otherwise_is_left_to_a_person(server, make, su
         make().submit(submission)
     assert not isinstance(caught.value, IdTaken)
     assert len(server.asked("POST", JOBS)) == (when == "meanwhile")
+
+
+@pytest.mark.parametrize(("minutes", "taken"), [(-10, True), (-1, True), (4, True), (6, False), (600, False)])
+def test_a_job_younger_than_its_intent_is_ours_whatever_the_service_fills_in(server, make, submission, minutes, taken):
+    """After a crash our own job must not look foreign because the service shows its defaults; clocks differ a little."""
+    filled_in = job(inferenceParameters={"maxTokens": 4096, "temperature": 0.6})
+    server.on("GET", JOB, filled_in)
+    created = datetime(2026, 8, 30, 3, 48, 56, tzinfo=UTC)
+    ours = replace(submission, intended_at=created + timedelta(minutes=minutes))
+    if taken:
+        assert make().submit(ours).adopted
+    else:
+        with pytest.raises(Refused, match="sets maxTokens, temperature for all rows"):
+            make().submit(ours)
+    assert server.asked("POST", JOBS) == []
 
 
 @pytest.mark.parametrize(

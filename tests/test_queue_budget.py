@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,8 @@ from pipeline.queue.budget import NOTHING, Estimate, Planned, Price
 PRICED = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
 PRICE = Price(2e-6, 1e-5, 1e-6)
 UNKNOWN = Price(None, None, None)
-ATTEMPT = Attempt(1, "j", "j-in", "j-out", "a" * 64, 4, "lab/small", Binding("f", "a", "e"), {"usd": 0.5})
+INTENDED = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPT = Attempt(1, "j", "j-in", "j-out", "a" * 64, 4, "lab/small", Binding("f", "a", "e"), {"usd": 0.5}, INTENDED)
 
 
 def checked(tmp_path, **changes):

@@ -142,6 +142,24 @@ def test_a_job_that_never_ends_is_told_after_its_deadline(stage):
         lab.check()
 
 
+def test_a_deadline_counts_from_the_intent_where_the_line_of_acceptance_is_damaged():
+    stuck = {"job": {"times": 2}, "do": {"stuck": {"in": "PENDING", "seconds": 400 * 3600}}}
+    with Lab(SMALL, stuck, queue={"job_deadline_hours": 30}) as lab:
+        lab.go("submit")
+        lab.sleep(3600)
+        assert lab.go(wait=False).error.exit_code == EXIT_NOT_READY  # the ledgers now say PENDING
+        for book in lab.run.root.glob("*/results/*/ledger.jsonl"):
+            lines = book.read_bytes().splitlines(keepends=True)
+            assert b'"accepted"' in lines[1]
+            book.write_bytes(lines[0] + b'{"torn\n' + b"".join(lines[2:]))
+        assert all(attempt.accepted and attempt.accepted_at is None for attempt in attempts(lab))
+        lab.sleep(28 * 3600)
+        assert lab.go(wait=False).error.exit_code == EXIT_NOT_READY
+        lab.sleep(3 * 3600)
+        assert "the job has been PENDING since" in str(lab.go(wait=False).error)
+        assert len(lab.jobs()) == 2
+
+
 def test_an_unknown_state_that_stays_is_told_after_its_deadline():
     nap = {"call": GET_JOB, "do": {"edit": {"set": {"state": "JOB_STATE_NAPPING"}}}}
     with Lab(SMALL, nap) as lab:

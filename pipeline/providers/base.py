@@ -72,7 +72,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Submission:
-    """One attempt of one part, under ids of our own choice (without account prefix)."""
+    """One attempt of one part, under ids of our own choice (without account prefix).
+
+    *intended_at* is when the ledger's intent was written, None when that is not known: before it, nobody had the ids.
+    """
 
     job_id: str
     input_dataset_id: str
@@ -81,6 +84,7 @@ class Submission:
     rows: int
     model: str
     display_name: str
+    intended_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from pipeline.providers.uploads import READY_SECONDS, UPLOAD_THRESHOLD, Uploads,
 from pipeline.secret import Secret
 
 _DISPLAY_NAME = 63  # characters
+_CLOCKS = timedelta(minutes=5)  # how far the service's clock and ours may be apart
 
 # What a setting for all rows of a job says when it changes none of them: nothing was set, or the plain default.
 _UNSET: tuple[object, ...] = (None, "", "{}", 0, {}, [])
@@ -241,8 +242,9 @@ class Fireworks:
                 kept=kept,
                 hint="if both names mean one model, use the service's in experiment.yaml; else delete that job",
             )
-        # Not asked of a job that was just created: it is ours, whatever defaults the service shows for it.
-        if adopted and (settings := _settings_for_all_rows(fields)):
+        # Not asked of a job younger than our intent: nobody else had its id, and what it shows are the service's defaults.
+        may_be_foreign = adopted and not _made_since(submission.intended_at, job)
+        if may_be_foreign and (settings := _settings_for_all_rows(fields)):
             raise Refused(
                 f"job {submission.job_id} is there with our data sets, but sets {', '.join(settings)} for all rows; "
                 "ours leave that to each row.",
@@ -335,6 +337,11 @@ def _settings_for_all_rows(fields: Fields) -> list[str]:
     parameters = fields.get("inferenceParameters")
     settings = {**(parameters if isinstance(parameters, dict) else {}), "systemPrompt": fields.get("systemPrompt")}
     return sorted(name for name, value in settings.items() if value not in (*_UNSET, _PLAIN.get(name)))
+
+
+def _made_since(intended_at: datetime | None, job: Job) -> bool:
+    """Whether *job* was created after our intent, by the service's clock; False when it cannot be told."""
+    return intended_at is not None and job.created_at is not None and job.created_at >= intended_at - _CLOCKS
 
 
 def _removed(submission: Submission) -> Job:

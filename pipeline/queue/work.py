@@ -201,7 +201,8 @@ class Work:
         usd = planned.usd(price)
         check_budget(None if usd is None else usd[2], self.name)
         binding = self.context.provider().binding()
-        ledger.intend(self.files.ledger, number, submission, sha256, binding, budget.ledger_estimate(planned, price))
+        estimate = budget.ledger_estimate(planned, price)
+        ledger.intend(self.files.ledger, number, submission, sha256, binding, estimate, self.context.hands.now())
 
     def _ask(self, attempt: Attempt) -> None:
         """Learn what became of an attempt whose end is not known."""
@@ -232,6 +233,7 @@ class Work:
             rows=attempt.rows,
             model=attempt.model,
             display_name=attempts.display_name(self.context.workspace.rid, self.paths, self.part, attempt.number),
+            intended_at=attempt.intended_at,
         )
         try:
             accepted = self.context.provider().submit(submission)
@@ -341,7 +343,7 @@ class Work:
     def _check_deadline(self, attempt: Attempt, job: Job) -> None:
         hours = self.context.workspace.config["queue"]["job_deadline_hours"]
         now = self.context.hands.now()
-        started = attempt.accepted_at or now
+        started = attempt.accepted_at or attempt.intended_at  # the line that says when may be damaged
         deadline = started + timedelta(hours=hours)
         if job.expires_at is not None:
             # Capped: a window that never closes, a wrong clock's or a placeholder, must not make us wait for ever.
