@@ -242,6 +242,11 @@ class Lab:
         found = [path for path in self.run.root.glob("*/results/*/a[0-9]*/**/*") if path.is_file()]
         return {path.relative_to(self.run.root).as_posix(): path.read_bytes() for path in sorted(found)}
 
+    def breadcrumbs(self) -> dict[str, str]:
+        """The output datasets that each part noted, for a person who has lost everything else."""
+        found = self.run.root.glob("*/results/*/OUTPUT_DATASET_ID.txt")
+        return {path.relative_to(self.run.root).as_posix(): path.read_text() for path in sorted(found)}
+
     def _part(self, name: str) -> PartPaths:
         slug, part = name.split("/")
         return self.run.trial(slug).part(part)

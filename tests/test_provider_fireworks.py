@@ -460,7 +460,7 @@ def test_a_job_that_asks_its_rows_otherwise_is_left_to_a_person(server, make, su
 
 @pytest.mark.parametrize(("minutes", "taken"), [(-10, True), (-1, True), (4, True), (6, False), (600, False)])
 def test_a_job_younger_than_its_intent_is_ours_whatever_the_service_fills_in(server, make, submission, minutes, taken):
-    """After a crash our own job must not look foreign because the service shows its defaults; clocks differ a little."""
+    """After a crash our own job must not look foreign because of defaults; clocks differ a little."""
     filled_in = job(inferenceParameters={"maxTokens": 4096, "temperature": 0.6})
     server.on("GET", JOB, filled_in)
     created = datetime(2026, 8, 30, 3, 48, 56, tzinfo=UTC)

@@ -85,14 +85,16 @@ def test_the_boundaries_are_those_that_matter(small):
 
 
 @pytest.fixture(scope="module")
-def raw():
+def undisturbed():
     with Lab() as lab:
         assert lab.go().done
-        return lab.raw_files()
+        crumbs = lab.breadcrumbs()
+        assert len(crumbs) == 2
+        return lab.raw_files(), crumbs
 
 
 @pytest.mark.parametrize("share", range(4))
-def test_killed_at_every_step(small, raw, share):
+def test_killed_at_every_step(small, undisturbed, share):
     """Raw files too: between two of them it once stopped, and the second was never fetched."""
     for at, what in list(enumerate(small, 1))[share::4]:
         with Lab() as lab:
@@ -100,7 +102,7 @@ def test_killed_at_every_step(small, raw, share):
             ending = lab.go()
             assert ending.done, (at, what, ending.text)
             lab.check()
-            assert lab.raw_files() == raw, (at, what)
+            assert (lab.raw_files(), lab.breadcrumbs()) == undisturbed, (at, what)
 
 
 def test_killed_at_steps_of_a_run_whose_jobs_expire():

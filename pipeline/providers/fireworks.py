@@ -242,7 +242,7 @@ class Fireworks:
                 kept=kept,
                 hint="if both names mean one model, use the service's in experiment.yaml; else delete that job",
             )
-        # Not asked of a job younger than our intent: nobody else had its id, and what it shows are the service's defaults.
+        # Not asked of a job younger than our intent: nobody else had its id, so it shows the service's defaults.
         may_be_foreign = adopted and not _made_since(submission.intended_at, job)
         if may_be_foreign and (settings := _settings_for_all_rows(fields)):
             raise Refused(
