@@ -27,9 +27,9 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 1,
-    "stats": 5,
+    "stats": 6,
     "costs": 1,
-    "report": 3,
+    "report": 4,
     "archive": 1,
     "index": 1,
 }

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paired_data import SETS, row, rows_of, text_of, written
+from paired_data import SETS, Paired, row, rows_of, text_of, written
 from scipy import stats as scipy_stats
 
 from pipeline import jsonl, paths
@@ -207,6 +207,12 @@ def test_clusters_decide_the_primary_test(tmp_path: Path) -> None:
 def test_few_items_and_clusters_are_warned_of(tmp_path: Path) -> None:
     metric = analysed(rows_of(SETS["8 uneven clusters"]), tmp_path)["results"]["0"]["open"]["metrics"]["em"]
     assert any(text.startswith("few_clusters: 8 clusters") for text in metric["warnings"])
+    assert not any(text.startswith("uneven_clusters") for text in metric["warnings"])
+    clusters = np.repeat(np.arange(30), [60] + 29 * [2])  # like (3600 + 29 * 4)^2 / (60^4 + 29 * 2^4) = 1.07 even ones
+    control, treatment = np.random.default_rng(1).integers(0, 2, (2, len(clusters))).astype(float)
+    data = Paired(control, treatment, np.ones(len(clusters), dtype=int), clusters)
+    metric = analysed(rows_of(data), tmp_path)["results"]["0"]["open"]["metrics"]["em"]
+    assert any(text.startswith("uneven_clusters: 30 clusters weigh like 1 of one size") for text in metric["warnings"])
     metric = analysed(rows_of(SETS["13 items with ties"]), tmp_path)["results"]["0"]["open"]["metrics"]["em"]
     assert metric["ci_95_method"] == "t"
     assert any(text.startswith("n_small:") for text in metric["warnings"])

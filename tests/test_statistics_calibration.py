@@ -84,13 +84,15 @@ def rare_gains(n: int) -> Callable[[np.random.Generator], Scores]:
     return draw
 
 
-def shared_drift(n_clusters: int, size: int, drift: float = 0.33) -> Callable[[np.random.Generator], Scores]:
-    """No difference on average, but the items of a cluster gain or lose together: correlation about 0.2."""
+def shared_drift(
+    clusters: np.ndarray, drift: float = 0.33, gain: float = 0.0
+) -> Callable[[np.random.Generator], Scores]:
+    """A difference of *gain* on average, but the items of a cluster gain or lose together: correlation about 0.2."""
 
     def draw(rng: np.random.Generator) -> Scores:
-        skill = rng.uniform(0.4, 0.6, (n_clusters, size))
-        moved = skill + drift * rng.choice([-1, 1], (n_clusters, 1))
-        return rng.binomial(1, skill).ravel().astype(float), rng.binomial(1, moved).ravel().astype(float)
+        skill = rng.uniform(0.4, 0.6, len(clusters))
+        moved = skill + gain + drift * rng.choice([-1, 1], clusters.max() + 1)[clusters]
+        return rng.binomial(1, skill).astype(float), rng.binomial(1, moved).astype(float)
 
     return draw
 
@@ -228,7 +230,7 @@ def test_skewed_items_are_judged_wrongly_and_warned_of(n: int, tmp_path: Path) -
 def test_clustered_items(n_clusters: int, size: int, tmp_path: Path) -> None:
     """Tests that ignore clusters reject several times too often; CR1 and cluster sign flips hold their level."""
     clusters = np.repeat(np.arange(n_clusters), size)
-    draw = shared_drift(n_clusters, size)
+    draw = shared_drift(clusters)
     rng = np.random.default_rng(7)
     runs = RUNS // 4
     rejected = dict.fromkeys(("naive_t", "naive_flip", "cr1", "cluster_flip", "cluster_bootstrap"), 0)
@@ -255,6 +257,45 @@ def test_clustered_items(n_clusters: int, size: int, tmp_path: Path) -> None:
         assert "few_clusters" in warnings
     else:
         assert found["cluster_bootstrap"] == pytest.approx(ALPHA, abs=error(ALPHA, runs) + 0.02)
+
+
+@pytest.mark.parametrize(
+    ("n_clusters", "sizes"),
+    [
+        (30, [10]),
+        (30, [5, 10, 15]),
+        (100, [1, 3, 5, 7, 9]),
+        (8, [5, 10, 35, 50]),
+        (30, [2, 4, 6, 8, 30]),
+        (100, [1] * 9 + [41]),
+    ],
+)
+def test_coverage_of_a_difference_among_clusters(n_clusters: int, sizes: list[int], tmp_path: Path) -> None:
+    """A true difference of 10 points: intervals that allow for clusters hold it, unless clusters are few or uneven."""
+    clusters = np.repeat(np.arange(n_clusters), np.resize(sizes, n_clusters))
+    draw = shared_drift(clusters, drift=0.3, gain=0.1)
+    rng = np.random.default_rng(14)
+    runs = RUNS // 4
+    held = dict.fromkeys(("naive_t", "naive_bca", "cr1", "cluster_bootstrap"), 0)
+    for _ in range(runs):
+        control, treatment = draw(rng)
+        deltas = treatment - control
+        for name, interval in (
+            ("naive_t", estimates.mean(deltas).interval()),
+            ("naive_bca", bootstrap.mean_intervals(deltas, lattice.Lattice(deltas.astype(np.int64), 1.0))["bca_95"]),
+            ("cr1", estimates.clustered_mean(deltas, clusters).interval()),
+            ("cluster_bootstrap", bootstrap.cluster_interval(deltas, clusters)),
+        ):
+            held[name] += interval[0] - 1e-9 <= 0.1 <= interval[1] + 1e-9
+    found = {name: count / runs for name, count in held.items()}
+    equal = estimates.equal_clusters(clusters)
+    show(f"covers 95%: {n_clusters} clusters like {equal:.0f} even ones", **found)
+    assert max(found["naive_t"], found["naive_bca"]) < 0.90
+    warned = any(f"{code}_clusters: " in warnings_of(draw, clusters, tmp_path) for code in ("few", "uneven"))
+    assert warned == (equal < 20)
+    if not warned:
+        assert found["cr1"] == pytest.approx(0.95, abs=error(0.95, runs) + 0.01)
+        assert found["cluster_bootstrap"] == pytest.approx(0.95, abs=error(0.95, runs) + 0.02)
 
 
 def test_non_inferiority_at_its_margin() -> None:

@@ -71,6 +71,11 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
             f"the questions come from {counted(size.clusters, str(size.unit))}; with fewer than {FEW_CLUSTERS}, "
             "intervals are shorter than they should be."
         )
+    if any(warning.startswith("uneven_clusters: ") for warning in em["warnings"]):
+        yield (
+            f"a few of the {counted(em['cluster']['n_clusters'], str(size.unit))} hold most of the questions; "
+            "intervals are shorter than they should be."
+        )
     if any(warning.startswith("skewed_mean: ") for warning in em["warnings"]):
         yield (
             "a few questions differ much more than the others, all the same way; test and interval err more often "

@@ -102,6 +102,16 @@ def clustered_mean(values: FloatArray, clusters: IntArray) -> Estimate:
     return Estimate(float(np.mean(values)), se, n_clusters - 1)
 
 
+def equal_clusters(clusters: IntArray) -> float:
+    """How many clusters of one size would tell as much of the spread between clusters: (sum n_c^2)^2 / sum n_c^4.
+
+    The effective number of Carter, Schnepel & Steigerwald (2017, doi:10.1162/REST_a_00639), for items that agree
+    within their cluster: one cluster that holds most of the items leaves little more than one, however many there are.
+    """
+    squares = np.bincount(clusters).astype(np.float64) ** 2
+    return float(squares.sum() ** 2 / (squares @ squares))
+
+
 def cr0(values: FloatArray, clusters: IntArray) -> float:
     """Square root of (1/n^2) sum over clusters of the squared sum of residuals."""
     residuals = values - np.mean(values) if np.ptp(values) > 0 else np.zeros(len(values))

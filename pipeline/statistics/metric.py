@@ -145,6 +145,11 @@ def metric(pairs: Pairs, name: str, scope: Scope) -> Metric:
                 warnings.append("zero_variance: the clusters' deltas do not vary, so `primary.ci_95` is a point")
             if n_clusters < FEW_CLUSTERS:
                 warnings.append(f"few_clusters: {n_clusters} clusters; below {FEW_CLUSTERS} intervals are too short")
+            elif (equal := estimates.equal_clusters(clusters)) < FEW_CLUSTERS:
+                warnings.append(
+                    f"uneven_clusters: {n_clusters} clusters weigh like {equal:.0f} of one size; below {FEW_CLUSTERS} "
+                    "intervals are too short"
+                )
             units, called = np.bincount(clusters, deltas - deltas.mean()).astype(np.float64), "clusters"
     warnings += _skewed_mean(units, called)
     variances = power.split(
