@@ -26,7 +26,7 @@ FORMATS: Mapping[str, int] = {
     "build": 1,
     "download": 1,
     "parse": 1,
-    "score": 1,
+    "score": 2,
     "stats": 6,
     "costs": 1,
     "report": 4,

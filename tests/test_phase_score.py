@@ -112,15 +112,21 @@ def test_the_whole_file_byte_for_byte(trial):
     expected = [
         COLUMNS,
         *"""
-        quiz|r%7C1 quiz r|1 closed control 0.7 2 2 - - - - - - - - - - c 1 0 - - 0
-        quiz|r%7C1 quiz r|1 closed treatment 0.7 2 0 1.0 0.0 1.0 0.0 0.0 0.0 - - - - c 1 2 1.0 - 0
-        squad|q1 squad q1 open control 0.7 2 0 0.0 0.0 0.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 Norway/0 0 2 1.0 0.0 0
-        squad|q1 squad q1 open treatment 0.7 2 0 0.5 STD 0.5 STD 0.5 STD 0.5 STD 0.5 STD Norway/0 0 1 0.5 0.5 0
-        squad|q2 squad q2 open control 0.7 2 1 0.0 - 0.0 - 0.0 - - - 1.0 - Norway/0 1 1 1.0 1.0 0
-        squad|q2 squad q2 open treatment 0.7 2 0 0.5 STD F1 F1_STD 0.0 0.0 - - 0.5 STD Norway/0 1 2 0.5 0.0 1
+        quiz|r%7C1 quiz r|1 closed control 0.7 2 2 - - - - - - - - - - c 1 0 - - 0 -
+        quiz|r%7C1 quiz r|1 closed treatment 0.7 2 0 1.0 0.0 1.0 0.0 0.0 0.0 - - - - c 1 2 1.0 - 0 -
+        squad|q1 squad q1 open control 0.7 2 0 0.0 0.0 0.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 Norway/0 0 2 1.0 0.0 0 -
+        squad|q1 squad q1 open treatment 0.7 2 0 0.5 STD 0.5 STD 0.5 STD 0.5 STD 0.5 STD Norway/0 0 1 0.5 0.5 0 RULE
+        squad|q2 squad q2 open control 0.7 2 1 0.0 - 0.0 - 0.0 - - - 1.0 - Norway/0 1 1 1.0 1.0 0 -
+        squad|q2 squad q2 open treatment 0.7 2 0 0.5 STD F1 F1_STD 0.0 0.0 - - 0.5 STD Norway/0 1 2 0.5 0.0 1 -
         """.strip().split("\n"),
     ]
-    cells = {"-": "", "STD": repr(0.5**0.5), "F1": repr((1 + 2 / 3) / 2), "F1_STD": repr(statistics.stdev([1, 2 / 3]))}
+    cells = {
+        "RULE": "0:dont_know",
+        "-": "",
+        "STD": repr(0.5**0.5),
+        "F1": repr((1 + 2 / 3) / 2),
+        "F1_STD": repr(statistics.stdev([1, 2 / 3])),
+    }
     expected = [row if row is COLUMNS else [cells.get(cell, cell) for cell in row.split()] for row in expected]
     text = "".join('"' + '","'.join(row) + '"\r\n' for row in expected)
     assert trial.scores.read_bytes().decode() == text
@@ -222,6 +228,17 @@ def test_equal_scores_have_no_spread_at_all(trial):
     item = opened("q", "a1 " * 19)
     (row,) = trial.run([item], [said(item, "a1", sample=number) for number in range(3)])
     assert (row["f1"], row["f1_std"]) == (repr(2 * 1.0 * (1 / 19) / (1 / 19 + 1.0)), "0.0")
+
+
+def test_the_rule_of_each_abstention_stands_beside_its_sample(trial):
+    """An audit of the detector joins it with predictions.csv, in whatever order these stand there."""
+    item = opened("q", "Oslo")
+    texts = ["I don't know", "Oslo", "", None, "The...", "The passage does not say.", "unknown"]
+    (row,) = trial.run([item], [said(item, text, sample=number) for number, text in reversed([*enumerate(texts)])])
+    rules = "0:dont_know 2:empty 4:empty_after_normalisation 5:passage_silent 6:unknown"
+    assert row["abstain_rules"] == rules
+    (row,) = trial.run([opened("q", "Unknown")], [said(item, "unknown")])
+    assert (row["abstain_rate"], row["abstain_rules"]) == ("0.0", "")
 
 
 def test_the_settings_reach_the_scores(trial):

@@ -3,7 +3,8 @@
 The columns are those of COLUMNS; an empty cell means "not applicable", never 0. Rows are sorted by
 type, dataset, item, temperature, condition. Rates are means over the samples that have a response,
 each std has ddof=1 and is empty below two samples. A request without a response (status `error`)
-counts in n_missing and in nothing else.
+counts in n_missing and in nothing else. `abstain_rules` names what makes each abstaining sample one, as
+`sample_index:rule`, so that the detector can be audited beside predictions.csv: `0:dont_know 4:empty`.
 
 parse has made sure that predictions.csv holds every request that build made, so it defines the grid:
 every prepared item must stand there under every condition and temperature that occur, with samples 0
@@ -45,7 +46,7 @@ COLUMNS = (
     "item_key", "dataset", "item_id", "type", "condition", "temp", "n_samples", "n_missing",
     "em", "em_std", "f1", "f1_std", "abstain_rate", "abstain_rate_std", "false_answer_rate", "false_answer_rate_std",
     "unsupported_rate", "unsupported_rate_std", "cluster",
-    "answerable", "n_answered", "consistency", "unsupported_alt_rate", "n_truncated",
+    "answerable", "n_answered", "consistency", "unsupported_alt_rate", "n_truncated", "abstain_rules",
 )
 # fmt: on
 _READ = ("type", "dataset", "item_id", "condition", "temp", "sample_index", "status", "response_text")
@@ -79,6 +80,7 @@ class _Outcome(NamedTuple):
 
     numbers: Numbers | None
     truncated: bool
+    abstain_rule: str | None
 
 
 @dataclass
@@ -202,14 +204,15 @@ def _answers(predictions: Path, items: Mapping[_Key, _Item], settings: ScoringSe
         except ValueError as error:
             raise _broken(f"not a prediction: {error}.", f"{predictions} row {number}") from error
         if status == ERROR:
-            outcome, answer = _Outcome(None, truncated=False), 0
+            outcome, answer = _Outcome(None, truncated=False, abstain_rule=None), 0
             answers.missing[condition] += 1
         else:
             if item is not current or scorer is None:
                 current = item
                 scorer = ItemScorer(item.benchmark, item.golds, item.passage and passage(item.passage), settings)
             scored = scorer.score(unguard(text))
-            outcome, answer = _Outcome(scored.numbers, status == TRUNCATED), hash(scored.normalised)
+            outcome = _Outcome(scored.numbers, status == TRUNCATED, scored.abstain_rule)
+            answer = hash(scored.normalised)
             answers.truncated[condition] += outcome.truncated
             if scored.abstain_rule is not None:
                 answers.rules[scored.abstain_rule] += 1
@@ -306,12 +309,13 @@ def _rows(items: Mapping[_Key, _Item], answers: _Answers, samples: int) -> Itera
         names = (guard(name), guard(dataset), guard(item_id), kind)
         answerable = str(int(bool(item.golds)))
         for temp, condition in grid:
-            given = list(_ANSWER.iter_unpack(answers.cells[temp, condition][item]))
+            given = sorted(_ANSWER.iter_unpack(answers.cells[temp, condition][item]))
             present = [answer for _, code, answer in given if outcomes[code].numbers is not None]
             rates, alternative, answered, truncated = summary(tuple(sorted(code for _, code, _ in given)))
             yield (
                 *names, condition, temp, str(samples), str(samples - len(present)), *rates, guard(item.cluster),
                 answerable, answered, _consistency(present), alternative, truncated,
+                " ".join(f"{index}:{rule}" for index, code, _ in given if (rule := outcomes[code].abstain_rule)),
             )  # fmt: skip
 
 
