@@ -3,11 +3,16 @@
 If one of these failed, a paid job would stay unknown, or (worse) another run's job would be deleted.
 """
 
+import json
+import shutil
+
 import pytest
+import run_kit
 from emulator_kit import Api
 from queue_kit import SMALL, TWO_TRIALS, Lab, part_of
 
 from pipeline import disk, orphans
+from pipeline.__main__ import main
 from pipeline.errors import Refused
 from pipeline.queue import attempts
 
@@ -108,6 +113,22 @@ def test_what_an_earlier_build_left_is_stale_and_deleted_on_request_with_its_dat
                 for entry in api.get("/batchInferenceJobs").json()["batchInferenceJobs"]
             }
         assert left == set(new)
+
+
+def test_the_command_deletes_what_an_earlier_build_left(tmp_path, monkeypatch, capsys):
+    folder = run_kit.tiny(tmp_path)
+    assert run_kit.doit(folder, f"rid={run_kit.RID}", "config=experiment.yaml", "to=download").code == 0
+    trial = folder / "experiments" / f"run_{run_kit.RID}" / run_kit.TRIAL
+    shutil.rmtree(trial / "results")
+    run_kit.edit(folder, "decoding.max_tokens", 99)
+    assert run_kit.doit(folder, f"rid={run_kit.RID}", "to=build").code == 0
+    monkeypatch.chdir(folder)
+    assert main(["orphans", run_kit.RID, "--delete", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [orphan["kind"] for orphan in told["deleted"]] == ["job"] * 8 + ["dataset"] * 16
+    assert {orphan["id"] for orphan in told["deleted"]} == {orphan["id"] for orphan in told["orphans"]}
+    assert main(["orphans", run_kit.RID]) == 0
+    assert "no orphans" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
