@@ -187,6 +187,12 @@ def test_a_simulated_p_is_never_zero() -> None:
     assert (p, how["method"], how["R"]) == (1 / 1001, "monte_carlo", 1000)
 
 
+def test_sums_equal_on_paper_are_equal_whatever_their_rounding() -> None:
+    """Rounded to 12 decimals 1/15 + 1/15 - 2/15 is 1e-12, and with the other signs -1e-12: p once was 0.5."""
+    deltas = np.round([1 / 15, 1 / 15, -2 / 15, 0.5], 12)
+    assert permutation.sign_flip(deltas, None, 100, [1])[0] == 5 / 8
+
+
 def test_equal_magnitudes_do_not_depend_on_rounding() -> None:
     """2 of 27 deltas of 1/3 are negative: half of the exact p is lost when sums that are equal count as smaller."""
     deltas = np.round(np.array([1 / 3] * 18 + [-1 / 3] * 9), 12)
