@@ -18,11 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, schema
 from pipeline.errors import ConfigError
 from pipeline.secret import Secret
+
+if TYPE_CHECKING:
+    from ruamel.yaml.error import YAMLError
 
 SCHEMA = "experiment.schema"
 ENVIRONMENT_PREFIX = "TRIALMAKE_"
@@ -225,7 +228,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start}).", where=str(path)) from error
     except YAMLError as error:
-        raise ConfigError(f"is not valid YAML: {' '.join(str(error).split())}", where=str(path)) from error
+        raise ConfigError(f"is not valid YAML: {_yaml_problem(error)}", where=str(path)) from error
     except RecursionError as error:
         raise ConfigError("is nested too deeply.", where=str(path)) from error
     if not isinstance(document, dict):
@@ -238,6 +241,17 @@ def _parsed(text: str) -> Any:
     return _yaml().load(text)
 
 
+def _yaml_problem(error: YAMLError) -> str:
+    """What is wrong, and where; without the library's advice on how to suppress the check."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    if not (isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark):
+        return " ".join(str(error).split())
+    begun = f"{error.context}, " if error.context and error.problem.startswith("but ") else ""
+    mark = error.problem_mark
+    return f"{begun}{error.problem} at line {mark.line + 1}, column {mark.column + 1}"
+
+
 def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """`TRIALMAKE_QUEUE__MAX_ATTEMPTS=5` -> (("queue", "max_attempts"), 5)."""
     from ruamel.yaml.error import YAMLError
@@ -248,7 +262,7 @@ def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], 
             yield place, _yaml().load(variables[name])
         except YAMLError as error:
             raise ConfigError(
-                f"is not valid YAML: {' '.join(str(error).split())}",
+                f"is not valid YAML: {_yaml_problem(error)}",
                 where=f"environment variable {name}",
                 hint=f"quote it as in {name}='\"text\"', or unset it",
             ) from error

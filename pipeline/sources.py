@@ -2,7 +2,8 @@
 
 SQuAD v2 JSON, NQ-Open JSONL, TriviaQA JSON, and own rows as JSONL or CSV. Nothing is guessed: an
 item without a question, without a usable answer or with an id that stands there twice is an error
-that names the file and the line or the place in the document.
+that names the file and the line or the place in the document. A reader gives each item's place and
+how to make it, so that all mistakes of a file are found in one go.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pipeline import disk, jsonl, schema
 from pipeline.errors import DamagedArtifact, SourceError
 
 MAX_ID = 500  # characters; ids travel in every custom_id
+_NAMED = 5  # mistakes of one file that a message names; it counts the others
 
 # Whose scoring rules apply when the config names none.
 BENCHMARKS = {
@@ -65,27 +68,67 @@ class Item:
         return row
 
 
+Placed = tuple[str, Callable[[], Item]]  # an item's place, and how to make it
+
+
 def read(path: Path, source: Mapping[str, Any]) -> Iterator[Item]:
     """The items of one entry of the config's `sources`, in file order, at most its `limit`.
 
-    Raises SourceError for a file that is not there, not of its format, or holds a bad item.
+    Raises SourceError for a file that is not there, not of its format, or holds bad items: after the last of
+    them, naming the first few. Nothing is yielded after a bad one.
     """
     seen: dict[str, str] = {}
-    for place, item in itertools.islice(_READERS[source["format"]](path, source), source["limit"]):
-        _check(item, place)
-        if item.item_id in seen:
-            raise SourceError(
-                f"the item id {item.item_id!r} stands there twice (first: {seen[item.item_id]}).",
-                where=place,
-                hint="give every item an id of its own",
-            )
+    mistakes, count = list[SourceError](), 0
+    places = itertools.islice(_READERS[source["format"]](path, source), source["limit"])
+    while True:
+        try:
+            place, make = next(places)
+        except StopIteration:
+            break
+        except SourceError as broken:  # the file itself: what follows cannot be told apart
+            mistakes, count = [*mistakes[:_NAMED], broken], count + 1
+            break
+        try:
+            item = _made(make, place, seen)
+        except SourceError as mistake:
+            mistakes, count = [*mistakes[:_NAMED], mistake], count + 1
+            continue
         seen[item.item_id] = place
-        yield item
+        if not mistakes:
+            yield item
+    if mistakes:
+        raise mistakes[0] if count == 1 else _together(mistakes[:_NAMED], count, path)
 
 
 def question_id(question: str) -> str:
     """The id of a question whose format has none: 16 hex of sha256 of its NFC form."""
     return hashlib.sha256(unicodedata.normalize("NFC", question).encode()).hexdigest()[:16]
+
+
+def _together(mistakes: list[SourceError], count: int, path: Path) -> SourceError:
+    named = [f"  {(mistake.where or '').removeprefix(str(path)).strip()}: {mistake.what}" for mistake in mistakes]
+    more = [f"  and {count - len(named):,} more"] if count > len(named) else []
+    return SourceError(
+        "\n".join([f"{count:,} items cannot be used:", *named, *more]), where=str(path), hint=mistakes[0].hint
+    )
+
+
+def _made(make: Callable[[], Item], place: str, seen: Mapping[str, str]) -> Item:
+    """The item, checked. Raises SourceError."""
+    try:
+        item = make()
+    except KeyError as error:
+        raise SourceError(f"the item has no {error.args[0]!r}.", where=place) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise SourceError(f"the item is not of its format ({error}).", where=place) from error
+    _check(item, place)
+    if item.item_id in seen:
+        raise SourceError(
+            f"the item id {item.item_id!r} stands there twice (first: {seen[item.item_id]}).",
+            where=place,
+            hint="give every item an id of its own",
+        )
+    return item
 
 
 def _check(item: Item, place: str) -> None:
@@ -112,7 +155,7 @@ def _check(item: Item, place: str) -> None:
 # --- official formats -----------------------------------------------------------------------------
 
 
-def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     document = _document(path)
     for d, article in enumerate(_list(document, "data", str(path))):
         paragraphs = _list(article, "paragraphs", f"{path} data[{d}]")
@@ -120,60 +163,67 @@ def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
         for p, paragraph in enumerate(paragraphs):
             for q, entry in enumerate(_list(paragraph, "qas", f"{path} data[{d}].paragraphs[{p}]")):
                 place = f"{path} data[{d}].paragraphs[{p}].qas[{q}]"
-                with _explained(place):
-                    yield (
-                        place,
-                        Item(
-                            dataset=source["dataset"],
-                            item_id=_text(entry["id"]),
-                            question=_text(entry["question"]),
-                            answers=_unique(_text(answer["text"]) for answer in entry["answers"]),
-                            benchmark=_benchmark(source),
-                            paragraph=f"{title}/{p}",
-                            title=title,
-                            context=_text(paragraph["context"]),
-                            unanswerable=_flag(entry.get("is_impossible", False)),
-                        ),
-                    )
+                yield place, partial(_squad_item, source, title, f"{title}/{p}", paragraph, entry)
 
 
-def _nq_open(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+def _squad_item(source: Mapping[str, Any], title: str, name: str, paragraph: Any, entry: Any) -> Item:
+    return Item(
+        dataset=source["dataset"],
+        item_id=_text(entry["id"]),
+        question=_text(entry["question"]),
+        answers=_unique(_text(answer["text"]) for answer in entry["answers"]),
+        benchmark=_benchmark(source),
+        paragraph=name,
+        title=title,
+        context=_text(paragraph["context"]),
+        unanswerable=_flag(entry.get("is_impossible", False)),
+    )
+
+
+def _nq_open(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     asked: Counter[str] = Counter()
-    for place, row in _json_rows(path):
-        with _explained(place):
-            question = _text(row["question"])
-            item_id = question_id(question)
-            asked[item_id] += 1
-            if asked[item_id] > 1:  # the format has no ids, and its question may be repeated
-                item_id = f"{item_id}-{asked[item_id]}"
-            yield (
-                place,
-                _closed(source, item_id, question, _texts(row["answer"])),
-            )
+    for place, data in _lines(path):
+        yield place, partial(_nq_open_item, source, asked, place, data)
 
 
-def _triviaqa(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+def _nq_open_item(source: Mapping[str, Any], asked: Counter[str], place: str, data: bytes) -> Item:
+    row = _json_row(data, place)
+    question = _text(row["question"])
+    item_id = question_id(question)
+    asked[item_id] += 1
+    if asked[item_id] > 1:  # the format has no ids, and its question may be repeated
+        item_id = f"{item_id}-{asked[item_id]}"
+    return _closed(source, item_id, question, _texts(row["answer"]))
+
+
+def _triviaqa(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     for number, entry in enumerate(_list(_document(path), "Data", str(path))):
-        place = f"{path} Data[{number}]"
-        with _explained(place):
-            answer = entry["Answer"]
-            # The official scorer's golds; they are normalised again when they are compared.
-            aliases = answer.get("NormalizedAliases") or answer.get("Aliases") or [answer["Value"]]
-            golds = _unique([*_texts(aliases), *_texts(answer.get("HumanAnswers", []))])
-            yield place, _closed(source, _text(entry["QuestionId"]), _text(entry["Question"]), golds)
+        yield f"{path} Data[{number}]", partial(_triviaqa_item, source, entry)
+
+
+def _triviaqa_item(source: Mapping[str, Any], entry: Any) -> Item:
+    answer = entry["Answer"]
+    # The official scorer's golds; they are normalised again when they are compared.
+    aliases = answer.get("NormalizedAliases") or answer.get("Aliases") or [answer["Value"]]
+    golds = _unique([*_texts(aliases), *_texts(answer.get("HumanAnswers", []))])
+    return _closed(source, _text(entry["QuestionId"]), _text(entry["Question"]), golds)
 
 
 # --- own rows -------------------------------------------------------------------------------------
 
 
-def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
-    for place, row in _json_rows(path):
-        _refuse_other_names(row, source, place)
-        with _explained(place):
-            yield place, _own_item(row, source)
+def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
+    for place, data in _lines(path):
+        yield place, partial(_own_row, source, place, data)
 
 
-def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+def _own_row(source: Mapping[str, Any], place: str, data: bytes) -> Item:
+    row = _json_row(data, place)
+    _refuse_other_names(row, source, place)
+    return _own_item(row, source)
+
+
+def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     """A header, then rows with as many cells; an empty cell is an absent one."""
     csv.field_size_limit(sys.maxsize)  # a passage may be longer than the module's default of 131,072 characters
     try:
@@ -182,8 +232,6 @@ def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]
         raise _no_file(path) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"is not UTF-8 ({error.reason} at byte {error.start}).", where=str(path)) from error
-    separator = source["answer_separator"]
-    answers_name = source["fields"].get("answers", "answers")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     try:
@@ -191,21 +239,25 @@ def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[tuple[str, Item]
             place = f"{path} line {reader.line_num}"
             if not header:
                 header = _header(row, source, place)
-                continue
-            if row and len(row) != len(header):
-                raise SourceError(
-                    f"{len(row)} cells under a header of {len(header)}.",
-                    where=place,
-                    hint="put cells that hold a comma, a quote or a line end in quotes",
-                )
-            cells: dict[str, Any] = {name: cell for name, cell in zip(header, row, strict=False) if cell}
-            if answers_name in cells:
-                cells[answers_name] = [part.strip() for part in cells[answers_name].split(separator) if part.strip()]
-            if row:
-                with _explained(place):
-                    yield place, _own_item(cells, source)
+            elif row:
+                yield place, partial(_own_cells, source, place, header, row)
     except csv.Error as error:
         raise SourceError(f"is not valid CSV ({error}).", where=f"{path} line {reader.line_num}") from error
+
+
+def _own_cells(source: Mapping[str, Any], place: str, header: list[str], row: list[str]) -> Item:
+    if len(row) != len(header):
+        raise SourceError(
+            f"{len(row)} cells under a header of {len(header)}.",
+            where=place,
+            hint="put cells that hold a comma, a quote or a line end in quotes",
+        )
+    cells: dict[str, Any] = {name: cell for name, cell in zip(header, row, strict=True) if cell}
+    answers = source["fields"].get("answers", "answers")
+    if answers in cells:
+        pieces = cells[answers].split(source["answer_separator"])
+        cells[answers] = [piece.strip() for piece in pieces if piece.strip()]
+    return _own_item(cells, source)
 
 
 def _header(row: list[str], source: Mapping[str, Any], place: str) -> list[str]:
@@ -267,22 +319,6 @@ def _closed(source: Mapping[str, Any], item_id: str, question: str, answers: tup
 # --- pieces ---------------------------------------------------------------------------------------
 
 
-class _explained:  # noqa: N801 - reads as a statement where it is used
-    """Turns a missing key or a value of the wrong kind into a SourceError that names the place."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, KeyError):
-            raise SourceError(f"the item has no {error.args[0]!r}.", where=self.place) from error
-        if isinstance(error, TypeError | AttributeError | ValueError):
-            raise SourceError(f"the item is not of its format ({error}).", where=self.place) from error
-
-
 def _document(path: Path) -> Any:
     try:
         return jsonl.loads(disk.read_bytes(path).removeprefix(codecs.BOM_UTF8))
@@ -292,21 +328,24 @@ def _document(path: Path) -> Any:
         raise SourceError(f"{error}.", where=str(path), hint="check that this is the official file") from error
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         for line in jsonl.lines(path):
-            place = f"{path} line {line.number}"
-            try:
-                row = jsonl.loads_checked(line.data)
-            except jsonl.BadJson as error:
-                raise SourceError(f"{error}.", where=place) from error
-            if not isinstance(row, dict):
-                raise SourceError(f"holds a JSON {type(row).__name__}, not an object.", where=place)
-            yield place, row
+            yield f"{path} line {line.number}", line.data
     except FileNotFoundError as error:
         raise _no_file(path) from error
     except DamagedArtifact as error:
         raise SourceError(error.what, where=error.where) from error
+
+
+def _json_row(data: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = jsonl.loads_checked(data)
+    except jsonl.BadJson as error:
+        raise SourceError(f"{error}.", where=place) from error
+    if not isinstance(row, dict):
+        raise SourceError(f"holds a JSON {type(row).__name__}, not an object.", where=place)
+    return row
 
 
 def _no_file(path: Path) -> SourceError:
@@ -349,7 +388,7 @@ def _benchmark(source: Mapping[str, Any]) -> str:
     return source["benchmark"] or BENCHMARKS[source["format"]]
 
 
-_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Iterator[tuple[str, Item]]]] = {
+_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Iterator[Placed]]] = {
     "squad_v2": _squad,
     "nq_open": _nq_open,
     "triviaqa": _triviaqa,

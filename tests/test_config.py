@@ -125,7 +125,7 @@ MISTAKES = {
     "just words": "must hold a mapping of settings",
     "a: [1": "is not valid YAML",
     "\tname: x": "is not valid YAML",
-    "name: a\nname: b": 'is not valid YAML: while constructing a mapping in "<unicode string>", line 1',
+    "name: a\nname: b": 'YAML: found duplicate key "name" with value "b" (original value: "a") at line 2, column 1',
     MINIMAL + "---\na: 1": "is not valid YAML: expected a single document",
     MINIMAL + "name: !!python/object:os.system x": "is not valid YAML: could not determine a constructor",
     MINIMAL + "name: \x00": "is not valid YAML: unacceptable character #x0000",

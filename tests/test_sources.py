@@ -257,6 +257,32 @@ def test_a_bad_item_is_one_error_that_names_its_place(path, format_, content, sa
     assert len(words) < 600
 
 
+@pytest.mark.parametrize(("bad", "more"), [(2, ""), (5, ""), (8, "\n  and 3 more")])
+def test_all_mistakes_of_a_file_are_told_at_once(path, bad, more):
+    rows = [GOOD, *({"id": f"b{n}", "question": " ", "answers": ["x"]} for n in range(bad)), {**GOOD, "id": "c"}]
+    named = "".join(f"\n  line {n}: the question is empty." for n in range(2, 2 + min(bad, 5)))
+    assert refusal(path, "jsonl", rows) == (
+        f"{path}: {bad} items cannot be used:{named}{more}\nNext: write a question or remove the item"
+    )
+
+
+def test_mistakes_before_a_file_breaks_are_told_with_it(path):
+    words = refusal(path, "csv", 'question,answers\nq\n,x\nq,x\n"q,x\n')
+    assert [line.strip() for line in words.splitlines()[1:4]] == [
+        "line 2: 1 cells under a header of 2.",
+        "line 3: the item has no 'question'.",
+        "line 5: is not valid CSV (unexpected end of data).",
+    ]
+
+
+def test_nothing_comes_after_a_bad_item(path):
+    path.write_text("\n".join(json.dumps(row) for row in (GOOD, {"id": "b"}, {**GOOD, "id": "c"})))
+    found = sources.read(path, source("jsonl"))
+    assert next(found).item_id == "a"
+    with pytest.raises(SourceError, match="there is no 'question'"):
+        next(found)
+
+
 def test_a_column_that_the_config_names_must_be_there(path):
     """Without it every item would quietly become closed-book."""
     words = refusal(path, "csv", "question,answers,Passage\nq,a,c\n", fields={"context": "passage"})

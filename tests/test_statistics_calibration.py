@@ -263,7 +263,7 @@ def test_clustered_items(n_clusters: int, size: int, tmp_path: Path) -> None:
     ("n_clusters", "sizes"),
     [
         (30, [10]),
-        (30, [5, 10, 15]),
+        (30, [6, 10, 14]),
         (100, [1, 3, 5, 7, 9]),
         (8, [5, 10, 35, 50]),
         (30, [2, 4, 6, 8, 30]),

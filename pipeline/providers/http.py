@@ -127,7 +127,7 @@ class Answer:
     @property
     def said(self) -> str:
         """`answered 400: <message>`, for the middle of a sentence."""
-        return f"answered {self.status}: {self.message}"
+        return f"answered {self.status}: {self.message.rstrip('.')}"
 
     @property
     def says_absent(self) -> bool:
