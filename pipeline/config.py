@@ -2,30 +2,24 @@
 
 A new run takes a config file, puts `TRIALMAKE_*` and the command line's choices on top, fills the
 defaults of `schemas/experiment.schema.json`, inlines the prompt texts and freezes the result in the
-run's folder; from then on the run lives by its frozen file. This is the only module that reads YAML
-and the environment; keys leave it as `Secret`s.
+run's folder; from then on the run lives by its frozen file. This is the only module that reads the
+environment; keys leave it as `Secret`s.
 """
 
 from __future__ import annotations
 
-import copy
-import io
 import itertools
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline import disk, schema
+from pipeline import disk, schema, yaml_text
 from pipeline.errors import ConfigError
 from pipeline.secret import Secret
-
-if TYPE_CHECKING:
-    from ruamel.yaml.error import YAMLError
 
 SCHEMA = "experiment.schema"
 ENVIRONMENT_PREFIX = "TRIALMAKE_"
@@ -46,9 +40,6 @@ _OWN_SETTING = {
     "stop": "decoding.stop",
     "n": "samples_per_item",
 }
-
-# Controls but tab and line feed, the other line ends of Unicode, BOM and non-characters.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 _FROZEN_HEADER = """\
 # The frozen config of this run: `doit resume` lives by this file. An edit is reported and decided
@@ -145,9 +136,7 @@ def defaults() -> dict[str, Any]:
 
 def as_yaml(config: Config) -> str:
     """*config* with all its defaults and prompts; reading it back gives the same values."""
-    stream = io.StringIO()
-    _yaml().dump(_plain(config.values), stream)
-    return stream.getvalue()
+    return yaml_text.dump(_plain(config.values))
 
 
 def frozen_text(config: Config) -> bytes:
@@ -197,75 +186,24 @@ def emulator_key() -> Secret:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _yaml() -> Any:
-    from ruamel.yaml import YAML
-
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.width = 1 << 30  # never folded: a folded string is one more way to read back something else
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.representer.add_representer(str, _represent_text)
-    return yaml
-
-
-def _represent_text(representer: Any, text: str) -> Any:
-    style: str | None = None
-    if _UNPRINTABLE.search(text):
-        style = '"'  # as escapes: YAML takes a bare NEL or U+2028 for a line end and gives it back as something else
-    elif "\n" in text and not re.search(r"^\s|[ \t](\n|\Z)", text):
-        style = "|"  # a prompt of several lines stays readable in the frozen file
-    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
-    from ruamel.yaml.error import YAMLError
-
     try:
-        text = disk.read_bytes(path).decode("utf-8-sig")
-        document = copy.deepcopy(_parsed(text))
+        document = yaml_text.load(disk.read_bytes(path).decode("utf-8-sig"), where=str(path))
     except FileNotFoundError as error:
         raise ConfigError("there is no such config file.", where=str(path), hint="check the path of config=") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text ({error.reason} at byte {error.start}).", where=str(path)) from error
-    except YAMLError as error:
-        raise ConfigError(f"is not valid YAML: {_yaml_problem(error)}", where=str(path)) from error
-    except RecursionError as error:
-        raise ConfigError("is nested too deeply.", where=str(path)) from error
     if not isinstance(document, dict):
         raise ConfigError("must hold a mapping of settings.", where=str(path))
     return document
 
 
-@lru_cache(maxsize=32)  # a process that opens a run more than once reads the same text; parsing it takes longest of all
-def _parsed(text: str) -> Any:
-    return _yaml().load(text)
-
-
-def _yaml_problem(error: YAMLError) -> str:
-    """What is wrong, and where; without the library's advice on how to suppress the check."""
-    from ruamel.yaml.error import MarkedYAMLError
-
-    if not (isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark):
-        return " ".join(str(error).split())
-    begun = f"{error.context}, " if error.context and error.problem.startswith("but ") else ""
-    mark = error.problem_mark
-    return f"{begun}{error.problem} at line {mark.line + 1}, column {mark.column + 1}"
-
-
 def _overrides(variables: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """`TRIALMAKE_QUEUE__MAX_ATTEMPTS=5` -> (("queue", "max_attempts"), 5)."""
-    from ruamel.yaml.error import YAMLError
-
     for name in overriding(variables):
         place = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-        try:
-            yield place, _yaml().load(variables[name])
-        except YAMLError as error:
-            raise ConfigError(
-                f"is not valid YAML: {_yaml_problem(error)}",
-                where=f"environment variable {name}",
-                hint=f"quote it as in {name}='\"text\"', or unset it",
-            ) from error
+        hint = f"quote it as in {name}='\"text\"', or unset it"
+        yield place, yaml_text.load(variables[name], where=f"environment variable {name}", hint=hint)
 
 
 def _put(document: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

@@ -1,0 +1,75 @@
+"""YAML as this project reads and writes it: plain values only, and every text as it was.
+
+Parsing takes longest of all that opening a run does, so a process parses the same text once.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ruamel.yaml.error import YAMLError
+
+# Controls but tab and line feed, the other line ends of Unicode, BOM and non-characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def load(text: str, *, where: str, hint: str | None = None) -> Any:
+    """What *text* holds. Raises ConfigError with the place, *where* and *hint*."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return copy.deepcopy(_parsed(text))
+    except YAMLError as error:
+        raise ConfigError(f"is not valid YAML: {_problem(error)}", where=where, hint=hint) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply.", where=where, hint=hint) from error
+
+
+def dump(value: Any) -> str:
+    """*value* as block style YAML; `load` gives the same value back."""
+    stream = io.StringIO()
+    _yaml().dump(value, stream)
+    return stream.getvalue()
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    return _yaml().load(text)
+
+
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 1 << 30  # never folded: a folded string is one more way to read back something else
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.add_representer(str, _represent_text)
+    return yaml
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    style: str | None = None
+    if _UNPRINTABLE.search(text):
+        style = '"'  # as escapes: YAML takes a bare NEL or U+2028 for a line end and gives it back as something else
+    elif "\n" in text and not re.search(r"^\s|[ \t](\n|\Z)", text):
+        style = "|"  # a prompt of several lines stays readable in the frozen file
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _problem(error: YAMLError) -> str:
+    """What is wrong, and at which line; without the library's advice on how to suppress the check."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    if not (isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark):
+        return " ".join(str(error).split())
+    begun = f"{error.context}, " if error.context and error.problem.startswith("but ") else ""
+    mark = error.problem_mark
+    return f"{begun}{error.problem} at line {mark.line + 1}, column {mark.column + 1}"
