@@ -172,6 +172,14 @@ def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
     assert "| Open-book | 0 | cot | 60 | 54 | 6 | 0 |" in large.markdown
 
 
+def test_a_few_clusters_that_hold_most_questions_are_told(tmp_path: Path, plain: Made) -> None:
+    made = make(tmp_path, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
+    made.report()
+    remark = "a few of the 30 paragraphs hold most of the questions; intervals are shorter than they should be."
+    assert remark in made.markdown
+    assert "hold most of the questions" not in plain.markdown
+
+
 def test_no_answer_at_all_is_not_a_zero(tmp_path: Path) -> None:
     """A condition without any response has no score, no difference and no verdict."""
     made = make(tmp_path, lambda request, row: Failure("down") if request.condition == "treatment" else "gold 1")
