@@ -157,6 +157,19 @@ def test_the_verdict_comes_first_with_interval_p_q_and_n(plain: Made) -> None:
     assert re.search(r"\d+ won, \d+ lost, \d+ tied", first)
 
 
+def test_verdicts_that_differ_between_temperatures_are_each_named(tmp_path: Path) -> None:
+    """ "Better" at one temperature and "unclear" or the same at another was once called "mixed", as if they clashed."""
+
+    def answer(request: Any, row: dict[str, Any]) -> str:
+        abstains = request.condition == "treatment" and request.temp == "0.7"
+        return "I don't know" if abstains else "something else"
+
+    made = make(tmp_path, answer, items=[*map(open_book, range(40))], temperatures=(0, 0.25, 0.7))
+    made.report()
+    assert "**Open-book, False-Ans: no change at temperature 0 and 0.25, better at 0.7.** " in made.markdown
+    assert "**Open-book, Abstain: no change at temperature 0 and 0.25, more at 0.7.** " in made.markdown
+
+
 def test_the_emulator_s_answers_are_called_that(tmp_path: Path) -> None:
     made = make(tmp_path, provider="emulator")
     made.report()

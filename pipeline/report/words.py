@@ -48,7 +48,7 @@ def findings(model: Model, treatment: str) -> list[Finding]:
                 found.append(
                     Finding(
                         f"{TYPE_NAMES[kind]}, {METRIC_NAMES[name]}",
-                        _common(verdicts),
+                        _named(verdicts, blocks),
                         verdicts[0].tone if len(set(verdicts)) == 1 else "open",
                         _sentence(model, blocks, name),
                     )
@@ -182,8 +182,14 @@ def _evidence(metric: Json) -> str:
     )
 
 
-def _common(verdicts: Sequence[Verdict]) -> str:
-    return verdicts[0].value if len(set(verdicts)) == 1 else "mixed"
+def _named(verdicts: Sequence[Verdict], blocks: Sequence[Block]) -> str:
+    """The verdict, or each with its temperatures: "better at temperature 0, unclear at 0.3 and 0.7"."""
+    temps: dict[str, list[str]] = {}
+    for verdict, block in zip(verdicts, blocks, strict=True):
+        temps.setdefault(verdict.value, []).append(block.temp)
+    if len(temps) == 1:
+        return verdicts[0].value
+    return ", ".join(f"{value} at {listed(of)}" for value, of in temps.items()).replace(" at ", " at temperature ", 1)
 
 
 def _capital(text: str) -> str:
