@@ -13,13 +13,16 @@ from typing import Any
 from pipeline import jsonl, workspace
 from pipeline.config import Config
 from pipeline.errors import NotReady, UsageError
+from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.plain import columns
 
 Document = dict[str, Any]
 Settings = Mapping[str, Any]
 
-_SHOWN = 5  # items named in a message
+_SHOWN = 5  # items or rows named in a message
+# Warnings of what makes an interval or a test shown here wrong; the others explain numbers that are not shown.
+_AGAINST = frozenset(("missing_differs", "n_small", "few_clusters", "uneven_clusters", "skewed_mean"))
 
 
 # --- compare ---------------------------------------------------------------------------------------
@@ -68,21 +71,37 @@ def compare(first: str, second: str) -> Document:
 
     tables = [read_scores(path) for path in scores]
     settings = StatisticsSettings.of(one.config["statistics"])
-    return compare_scores(tables[0], one.condition, tables[1], other.condition, settings, (first, second))
+    document = compare_scores(tables[0], one.condition, tables[1], other.condition, settings, (first, second))
+    document["warnings"] += _other_rules(one, other)
+    return document
 
 
 def compare_text(document: Document) -> Iterator[str]:
-    """One line per temperature, type and metric."""
+    """One line per temperature, type and metric that has a shared item; what is left out; what speaks against it."""
     yield f"{document['treatment']} minus {document['control']}, paired on shared items"
     rows = [("temp", "type", "metric", "items", "difference", "95% CI", "p", "q")]
-    unpaired = 0
+    unpaired, apart = 0, []
+    remarks: dict[str, list[str]] = {}
     for temp, types in document["results"].items():
         for kind, block in types.items():
             unpaired += block["n_unpaired"]
-            rows += [(temp, kind, metric, *_cells(numbers)) for metric, numbers in block["metrics"].items()]
+            if not block["n_items"]:
+                apart.append(f"{temp} {kind}")
+                continue
+            for metric, numbers in block["metrics"].items():
+                rows.append((temp, kind, metric, *_cells(numbers)))
+                for remark in numbers["warnings"]:
+                    remarks.setdefault(remark, []).append(f"{temp} {kind} {metric}")
+            for remark in block["warnings"]:
+                remarks.setdefault(remark, []).append(f"{temp} {kind}")
     yield from columns(rows)
     if unpaired:
-        yield f"left out: {unpaired:,} items (by type and temperature) that only one of the two holds"
+        none = f"; none is shared at {', '.join(apart)}" if apart else ""
+        yield f"left out: {unpaired:,} items (by type and temperature) that only one of the two holds{none}"
+    yield from (f"warning: {remark}" for remark in document["warnings"])
+    for remark, places in remarks.items():
+        if remark.partition(":")[0] in _AGAINST:
+            yield f"warning: {remark} ({', '.join(places[:_SHOWN])}{', ...' if len(places) > _SHOWN else ''})"
 
 
 def _cells(numbers: Document) -> tuple[str, str, str, str, str]:
@@ -129,6 +148,12 @@ def _refuse_other_questions(one: _Side, other: _Side) -> None:
             f"{shown}{more}.",
             hint="give questions that were changed new ids, and run again",
         )
+
+
+def _other_rules(one: _Side, other: _Side) -> list[str]:
+    """A warning where the two were scored by other rules: then part of a difference is one of scoring."""
+    changed = differences(one.config["scoring"], other.config["scoring"])
+    return [f"scoring_differs: the answers were scored by other rules ({'; '.join(changed)})"] if changed else []
 
 
 def _questions(run: RunPaths) -> dict[tuple[str, str], Document]:
@@ -231,7 +256,7 @@ def power_text(document: Document) -> Iterator[str]:
             cells += [_count(row["affordable_items"]), _effect(row["detectable_within_budget"])]
         rows.append(tuple(cells))
     yield from columns(rows)
-    if len({row["variance"] for row in document["by_samples"]}) == 1:
+    if document["total_variance"] and len({row["variance"] for row in document["by_samples"]}) == 1:
         yield "answers do not vary within an item, so more samples change nothing"
     yield "a request is an item under one condition: items x 2 x samples, for each temperature"
     # What follows in brackets are keys of the document, for those who read that.

@@ -6,7 +6,7 @@ import pytest
 import run_kit
 from report_kit import closed, make, open_book
 
-from pipeline import comparing, jsonl, workspace
+from pipeline import comparing, jsonl, schema, workspace
 from pipeline.comparing import Wanted
 from pipeline.errors import DamagedArtifact, NotReady, UnknownRun, UsageError
 from pipeline.paths import RunPaths
@@ -106,7 +106,31 @@ def test_the_text_says_what_is_subtracted_and_counts_what_is_left_out(copy):
     assert lines[0] == "other minus one, paired on shared items"
     assert lines[1].split() == ["temp", "type", "metric", "items", "difference", "95%", "CI", "p", "q"]
     assert lines[2].split() == ["0", "closed", "em", "10", "+0.0000", "+0.0000", "to", "+0.0000", "1", "1"]
-    assert lines[-1].startswith("left out: 3 items")
+    assert lines[5] == "left out: 3 items (by type and temperature) that only one of the two holds"
+    assert lines[6].startswith("warning: n_small: 10 pairs; ")
+    assert lines[6].endswith(" (0 closed em, 0 closed f1, 0 closed abstain_rate)")
+    assert len(lines) == 7
+
+
+def test_a_temperature_that_one_run_lacks_is_no_row_of_dashes(copy):
+    started("warmer", right_up_to(3, 6), temperatures=(0, 1))
+    lines = list(comparing.compare_text(comparing.compare("one", "warmer")))
+    assert [line.split()[:3] for line in lines[2:5]] == [
+        ["0", "closed", metric] for metric in ("em", "f1", "abstain_rate")
+    ]
+    assert lines[5].startswith("left out: 12 items")
+    assert lines[5].endswith("; none is shared at 1 closed")
+
+
+def test_answers_scored_by_other_rules_are_compared_with_a_warning(copy):
+    """A difference of scoring once passed for one of the answers."""
+    started("cut", right_up_to(3, 6), scoring={"extraction": "first_line"})
+    document = comparing.compare("one", "cut")
+    warning = "scoring_differs: the answers were scored by other rules (extraction: none -> first_line)"
+    assert document["warnings"] == [warning]
+    assert schema.problems_in(jsonl.dumps(document), "significance.schema") == []
+    assert f"warning: {warning}" in comparing.compare_text(document)
+    assert comparing.compare("one", "two")["warnings"] == []
 
 
 def test_a_question_that_was_changed_under_its_old_id_is_not_compared_with_itself(copy):
@@ -205,6 +229,14 @@ def test_samples_that_never_differ_are_said_to_be_no_help():
         comparing.power_text(comparing.power_from_pilot("many:model-a-set", "0.0", "closed", "em", Wanted()))
     )
     assert "more samples change nothing" in text
+
+
+def test_a_pilot_without_any_difference_is_not_said_to_need_fewer_samples(copy):
+    """Nothing can be planned from it, and only the reason is said."""
+    started("same", right_up_to(3, 3))
+    text = "\n".join(comparing.power_text(comparing.power_from_pilot("same", None, None, "em", Wanted())))
+    assert "warning: zero_variance: " in text
+    assert "more samples" not in text
 
 
 def test_money_buys_requests_at_the_pilots_price():
