@@ -45,6 +45,7 @@ LINKS = {"method": "GET", "path": ":getDownloadEndpoint$"}
 STORAGE = {"method": "GET", "path": "^/storage/"}
 POLL = 30.0  # seconds of the virtual clock between two passes
 JOB_SECONDS = 60.0
+NAPS = 400  # pauses of one lab, after which it is taken to wait for ever
 
 # Memory where there is some: thousands of small runs with an fsync for each step would wait for a disk.
 FAST_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -117,6 +118,7 @@ class Lab:
         self.poll = POLL
         self.read_timeout = 10.0
         self.before: Callable[[str], None] = lambda _what: None  # called at every boundary
+        self.naps = 0
 
     def __enter__(self) -> "Lab":
         return self
@@ -202,6 +204,8 @@ class Lab:
         return self.emulator.service.now()
 
     def sleep(self, seconds: float) -> None:
+        self.naps += 1
+        assert self.naps < NAPS, "this would never end"  # its clock does not move by itself
         self.before("sleep")
         self.emulator.service.store.advance_clock(seconds)
         self.emulator.service.worker.wake()
