@@ -185,6 +185,27 @@ def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
     assert "| Open-book | 0 | cot | 60 | 54 | 6 | 0 |" in large.markdown
 
 
+def test_each_mean_stands_between_its_bounds(large: Made, plain: Made) -> None:
+    """Only the difference in EM was bounded, in a sentence."""
+    document = jsonl.read_document(large.paths.significance)
+    block = document["contrasts"]["cot"]["results"]["0"]["open"]
+    table = large.markdown.partition("Open-book, temperature 0: what missing answers could change")[2]
+    for name, shown in (("em", "EM"), ("abstain_rate", "Abstain"), ("false_answer_rate", "False-Ans")):
+        metric = block["metrics"][name]
+        ends = {
+            of: [metric[f"bounds_{of}"][end] for end in ("worst", "best")] for of in ("control", "treatment", "delta")
+        }
+        missing = metric["n_missing_samples"]
+        cells = (
+            shown, missing["control"], missing["treatment"],
+            text.percent(metric["mean_control"]), text.percent_span(ends["control"]),
+            text.percent(metric["mean_treatment"]), text.percent_span(ends["treatment"]),
+            text.points(metric["delta_mean"]), text.points_span(ends["delta"]),
+        )  # fmt: skip
+        assert f"| {' | '.join(map(str, cells))} |" in table
+    assert "what missing answers could change" not in plain.markdown
+
+
 def test_a_few_clusters_that_hold_most_questions_are_told(tmp_path: Path, plain: Made) -> None:
     made = make(tmp_path, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
     made.report()
@@ -293,6 +314,22 @@ def test_every_treatment_temperature_and_dataset_has_its_place(large: Made) -> N
     names = {path.stem for path in large.paths.figures.iterdir()}
     both = {"forest", "outcomes", "risk-coverage", "forest-datasets"}
     assert names == {"cost-accuracy", "tokens", *both, *(f"{name}-cot" for name in both)}
+
+
+def test_the_methods_name_what_was_done_and_nothing_else(tmp_path: Path, plain: Made) -> None:
+    """The paragraph is there to be copied: it named no method for intervals, and vouched for when margins were set."""
+    methods = plain.markdown.partition("Methods, ready to adapt")[2]
+    assert "abstentions (Trialmake's patterns, version 1) as the empty answer" in methods
+    assert "False-Ans 2 and Unsupported 2 [say whether they were fixed before the answers were seen]" in methods
+    assert (
+        "95% intervals are cluster-robust (CR1, t) where questions share a paragraph, and there tests flip whole "
+        "clusters; elsewhere they are BCa bootstraps, t intervals below 30 questions." in methods
+    )
+    made = make(tmp_path, items=[*map(closed, range(12))], scoring={"extraction": "first_line"})
+    made.report()
+    methods = made.markdown.partition("Methods, ready to adapt")[2]
+    assert "Answers, taken from the replies by first_line, were scored" in methods
+    assert "95% intervals are t intervals." in methods
 
 
 def test_headings_of_the_earlier_tool_are_kept(plain: Made) -> None:

@@ -98,7 +98,8 @@ def _significance(model: Model) -> Iterator[Part]:
                 "Says",
             ),
             rows,
-            "Margins were set before the run, in points. Two one-sided t tests, cluster-robust where clusters are. "
+            "Margins in points; they prove something only if set before the answers were seen. Two one-sided t tests, "
+            "cluster-robust where clusters are. "
             "The interval decides: equivalent when it lies within the margin, not worse when its bad end does.",
         )
     else:

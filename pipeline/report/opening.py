@@ -43,19 +43,14 @@ def _verdict(model: Model) -> Iterator[Block]:
 
 
 def _method(model: Model) -> str:
-    config = model.significance["stats_config"]
-    clusters = (
-        f" Questions that share a {config['cluster']} are kept together: intervals are cluster-robust (CR1, t), tests "
-        "flip whole clusters."
-        if any(block.data["metrics"]["em"]["primary"]["test"] == "cluster_sign_flip" for block in model.blocks)
-        else ""
-    )
+    how = words.intervals(model)
+    how = f"{how}. " if how else ""
     return (
         "Each question is one observation: the mean over its samples. Conditions are compared question by question. "
         f"p is a sign-flip permutation test of no difference; q is p after Benjamini-Hochberg correction over "
-        f"{counted(model.tests(), 'primary test')}.{clusters} A difference is called better or worse when "
-        f"q < {model.alpha:g}; a hint when only p < {model.alpha:g}; equivalent when it lies within the margin set "
-        "before the run (two one-sided tests); not worse when only the side that would hurt is ruled out; unclear "
+        f"{counted(model.tests(), 'primary test')}. {how}A difference is called better or worse when "
+        f"q < {model.alpha:g}; a hint when only p < {model.alpha:g}; equivalent when it lies within the config's "
+        "margin (two one-sided tests); not worse when only the side that would hurt is ruled out; unclear "
         "otherwise. A missing answer is left out, never counted as wrong."
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline import jsonl
 from pipeline.identity import FORMATS
+from pipeline.report import words
 from pipeline.report.blocks import (
     Block,
     Bullets,
@@ -21,7 +22,7 @@ from pipeline.report.blocks import (
 )
 from pipeline.report.model import TYPES, Model
 from pipeline.report.text import DASH, count, counted, listed, sha256, usd
-from pipeline.report.verdict import TYPE_NAMES
+from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES
 
 _DIGITS = 16  # of a digest, where its whole length would break the table
 
@@ -177,31 +178,33 @@ def _reproduce(model: Model) -> Iterator[Block]:
 
 
 def _citation(model: Model) -> str:
+    end = "" if model.name.endswith((".", "?", "!")) else "."
+    requests = sha256("".join(part.sha256 for part in model.index.parts))[:_DIGITS]
     return (
-        f"{model.name}. Trialmake run {model.rid}, trial {model.slug}. Model {listed(model.models or ('unknown',))}, "
-        f"prompt set {model.prompt_set}, conditions {listed(model.conditions)}. Requests: "
-        f"sha256 {sha256(''.join(part.sha256 for part in model.index.parts))[:_DIGITS]} over "
-        f"{counted(len(model.index.parts), 'part')}."
+        f"{model.name}{end} Trialmake run {model.rid}, trial {model.slug}. "
+        f"Model {listed(model.models or ('unknown',))}, prompt set {model.prompt_set}, "
+        f"conditions {listed(model.conditions)}. "
+        f"Requests: sha256 {requests} over {counted(len(model.index.parts), 'part')}."
     )
 
 
 def _methods(model: Model) -> str:
-    config = model.significance["stats_config"]
+    config, scoring = model.significance["stats_config"], model.scoring
     questions = sum(size.items for size in model.scores.sizes.values())
-    clustered = (
-        f" Standard errors, intervals and tests allow for questions that share a {config['cluster']} (CR1; "
-        "whole-cluster sign flips)."
-        if config["cluster"] != "none"
-        else ""
-    )
+    taken = "" if scoring["extraction"] == "none" else f", taken from the replies by {scoring['extraction']},"
+    sizes = [f"{METRIC_NAMES[name]} {100 * size:g}" for name, size in sorted(config["margins"].items())]
+    when = "[say whether they were fixed before the answers were seen]"  # nothing here can know
+    margins = f" Margins of equivalence, in points: {listed(sizes)} {when}." if sizes else ""
+    how = words.intervals(model)
     return (
         f"We asked {listed(model.models or ('the model',))} {counted(questions, 'question')} under "
         f"{counted(len(model.conditions), 'system prompt')} ({listed(model.conditions)}), "
-        f"{counted(model.scores.samples, 'time')} each at temperature {listed(model.temps)}. Answers were scored by "
-        "each benchmark's official rules and averaged per question; a missing answer was left out. Conditions were "
-        "compared per question by a two-sided sign-flip permutation test, with Benjamini-Hochberg correction over "
-        f"{counted(model.tests(), 'primary test')} at level {config['alpha']:g}.{clustered} Equivalence margins were "
-        f"fixed before the run. Seed {config['seed']}."
+        f"{counted(model.scores.samples, 'time')} each at temperature {listed(model.temps)}. Answers{taken} were "
+        "scored by each benchmark's official rules, abstentions (Trialmake's patterns, version "
+        f"{scoring['abstention_patterns']}) as the empty answer, and averaged per question; a missing answer was left "
+        "out. Conditions were compared per question by a two-sided sign-flip permutation test, with Benjamini-Hochberg "
+        f"correction over {counted(model.tests(), 'primary test')} at level {config['alpha']:g}."
+        f"{f' {how}.' if how else ''}{margins} Seed {config['seed']}."
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.report.blocks import Bullets, Code, Details, Heading, Line, Paragr
 from pipeline.report.model import Block, Json, Model
 from pipeline.report.places import suffix
 from pipeline.report.text import (
+    DASH,
     count,
     number,
     p_cell,
@@ -57,6 +58,8 @@ def _results(model: Model, treatment: str) -> Iterator[Part]:
             yield Table(_columns(model, treatment, "Metric"), rows, f"{TYPE_NAMES[block.type]}.")
             if block.type == OPEN and len(block.data["abstention"]) > 1:
                 yield _abstention(model, block)
+            if any(any(metric["n_missing_samples"].values()) for _, metric in block.metrics):
+                yield _missing(model, block)
     yield Details(
         "What the columns mean",
         (
@@ -123,6 +126,40 @@ def _abstention(model: Model, block: Block) -> Table:
         ("Questions with", f"#{model.control}", f"#{block.treatment}", "#Difference", "#95% CI (t)", "#p (t)", "#n"),
         tuple(rows),
         "Abstentions, by what the passage holds; t test over questions, not corrected.",
+    )
+
+
+def _missing(model: Model, block: Block) -> Details:
+    """Each mean between its bounds: what leaving missing answers out could hide at most."""
+    rows = []
+    for name, metric in block.metrics:
+        control, treatment, delta = (
+            [metric[f"bounds_{of}"][end] for end in ("worst", "best")] for of in ("control", "treatment", "delta")
+        )
+        rows.append(
+            (
+                METRIC_NAMES[name],
+                *(count(metric["n_missing_samples"][side]) for side in ("control", "treatment")),
+                percent(metric["mean_control"]),
+                DASH if None in control else percent_span(control),
+                percent(metric["mean_treatment"]),
+                DASH if None in treatment else percent_span(treatment),
+                points(metric["delta_mean"]),
+                DASH if None in delta else points_span(delta),
+            )
+        )
+    sides = tuple(f"#{side}{end}" for side in (model.control, block.treatment) for end in ("", ", worst to best"))
+    missing = (f"#Missing {model.control}", f"#Missing {block.treatment}")
+    return Details(
+        f"{TYPE_NAMES[block.type]}, temperature {block.temp}: what missing answers could change",
+        (
+            Table(
+                ("Metric", *missing, *sides, "#Difference", "#Worst to best"),
+                tuple(rows),
+                "Means had each missing answer been scored worst, or best; of the difference, worst for "
+                f"{block.treatment}. Abstaining, of which no end is better, stands as the worst.",
+            ),
+        ),
     )
 
 

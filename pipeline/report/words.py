@@ -56,6 +56,19 @@ def findings(model: Model, treatment: str) -> list[Finding]:
     return found
 
 
+def intervals(model: Model) -> str:
+    """How the intervals of differences were made, as a clause: "95% intervals are BCa bootstraps"."""
+    used = {metric["primary"]["ci_method"] for block in model.blocks for _, metric in block.metrics}
+    said = "BCa bootstraps" if "bca" in used else "t intervals" if "t" in used else ""
+    if used >= {"bca", "t"}:
+        said += ", t intervals below 30 questions"
+    if "cluster_t" not in used:
+        return f"95% intervals are {said}" if said else ""
+    unit = model.significance["stats_config"]["cluster"]
+    shared = f"cluster-robust (CR1, t) where questions share a {unit}, and there tests flip whole clusters"
+    return f"95% intervals are {shared}" + (f"; elsewhere they are {said}" if said else "")
+
+
 def _finding(model: Model, block: Block) -> Finding:
     em = block.data["metrics"]["em"]
     verdict = judged(block, "em", model.alpha)
