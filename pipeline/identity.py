@@ -27,7 +27,7 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 2,
-    "stats": 6,
+    "stats": 7,
     "costs": 1,
     "report": 4,
     "archive": 1,

@@ -143,6 +143,41 @@ def test_a_mixed_experiment_gives_a_publishable_document(tmp_path: Path) -> None
     assert document["results"]["0"]["open"]["metrics"]["em"]["bootstrap"]["exact"]
 
 
+# The keys that the definitions of the statistics name, by the object they stand in; notebooks rely on them.
+KEYS = {
+    "metrics.em": "n_pairs n_dropped n_missing_samples mean_control mean_treatment delta_mean sd_delta se ci_95_t p_t "
+    "pearson_r se_unpaired ci_95 perm_p_value hodges_lehmann cohens_d cohens_d_av cliffs_delta paired_dominance",
+    "metrics.em.cluster": "unit n_clusters se_cr1 se_cr0 ci_95 p design_effect bootstrap_ci_95 sign_flip_p",
+    "metrics.em.bootstrap": "method B seed percentile_95 bca_95 z0 acceleration exact",
+    "metrics.em.permutation": "method R seed mc_se min_p",
+    "metrics.em.wilcoxon": "W W_plus W_minus n_nonzero zero_method method p_value rank_biserial q_value",
+    "metrics.em.primary": "p_value q_value",
+    "metrics.em.power": "alpha power mde mde_t n_required sigma2_control sigma2_treatment omega2 mde_by_K",
+    "mcnemar": "b c n_both n_neither p_exact p_mid odds_ratio or_ci_95 or_ci_method or_infinite binarize "
+    "n_ties_control n_ties_treatment q_value",
+    "tost.em": "margin alpha direction p_non_inferiority p_equivalence non_inferior equivalent ci_90",
+    "meta.em": "k groups excluded fixed random heterogeneity",
+    "meta.em.fixed": "estimate se ci_95 p",
+    "meta.em.random": "estimate se ci_95 tau2 p hksj_ci_95",
+    "meta.em.heterogeneity": "Q df p_value I2",
+    "selective_risk": "delta_aurc ci_95",
+    "selective_risk.control": "confidence_source points max_coverage aurc e_aurc",
+    "subgroups.dataset.nq_open": "n_items mcnemar metrics selective_risk tost",
+}
+
+
+def test_every_key_of_the_definitions_is_there(tmp_path: Path) -> None:
+    """`bootstrap.seed` once was not."""
+    document = analysed(mixed_rows(), tmp_path)
+    block = document["results"]["0"]["closed"]
+    for place, keys in KEYS.items():
+        found = block
+        for key in place.split("."):
+            found = found[key]
+        assert set(keys.split()) <= set(found), place
+    assert set(document["fdr"]["families"]["primary"]) == {"m", "members"}
+
+
 def test_what_its_schema_does_not_allow_is_not_written(tmp_path: Path) -> None:
     """Readers check the schema: written unchecked, a bug here looked like damage to them."""
     target = tmp_path / "significance.json"

@@ -101,7 +101,8 @@ def metric(pairs: Pairs, name: str, scope: Scope) -> Metric:
     )
     points = lattice.find(deltas, np.concatenate([of_control, of_treatment]))
     delta = estimates.mean(deltas)
-    intervals = bootstrap.mean_intervals(deltas, points)
+    # Nothing is drawn (B = 0); the block's stream is named all the same, where readers of a bootstrap look for it.
+    intervals = bootstrap.mean_intervals(deltas, points) | {"seed": scope.seed(f"{name}/bootstrap")}
     ci_95, ci_method = bootstrap.default_interval(len(deltas), intervals, delta.interval())
     p, permuted = permutation.sign_flip(deltas, points, settings.permutation_samples, scope.seed(f"{name}/sign_flip"))
     primary = {"test": "sign_flip", "p_value": p, "ci_method": ci_method, "ci_95": ci_95}
