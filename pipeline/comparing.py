@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.errors import NotReady, UsageError
 from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
-from pipeline.plain import columns
+from pipeline.plain import columns, usd
 
 Document = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -217,9 +217,12 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
         design_effect=told["design_effect"] or 1.0,
         clipped=power.CLIPPED in numbers["warnings"],
     )
-    requests = wanted.requests if wanted.usd is None else _requests_for(wanted.usd, side.finished(side.files.costs))
-    planned = _planned(variances, side.config["statistics"], wanted, requests)
-    return {"pilot": pilot, "temp": temp, "type": kind, "metric": metric, **planned}
+    document: Document = {"pilot": pilot, "temp": temp, "type": kind, "metric": metric}
+    requests = wanted.requests
+    if wanted.usd is not None:
+        document["usd_per_request"] = price = _price_of_a_request(side.finished(side.files.costs))
+        requests = int(wanted.usd / price)
+    return document | _planned(variances, side.config["statistics"], wanted, requests)
 
 
 def power_from_variances(omega2: float, sigma2: float, wanted: Wanted) -> Document:
@@ -259,6 +262,8 @@ def power_text(document: Document) -> Iterator[str]:
     if document["total_variance"] and len({row["variance"] for row in document["by_samples"]}) == 1:
         yield "answers do not vary within an item, so more samples change nothing"
     yield "a request is an item under one condition: items x 2 x samples, for each temperature"
+    if "usd_per_request" in document:
+        yield f"a request costs {usd(document['usd_per_request'])}, the mean of all the pilot's, whatever their type"
     # What follows in brackets are keys of the document, for those who read that.
     yield from (f"warning: {warning.partition(' (')[0]}" for warning in document["warnings"])
 
@@ -291,14 +296,15 @@ def _temp_key(text: str) -> str:
         raise UsageError(f"--temp {text}: is no number.") from None
 
 
-def _requests_for(usd: float, costs: Path) -> int:
+def _price_of_a_request(costs: Path) -> float:
+    """US dollars, the mean over all requests of the run: costs.json does not tell open from closed ones."""
     from pipeline.report.model import read_costs
 
     document = read_costs(costs)
     rows = document["usage_records"]
     if not document["usd"] or not rows:
         raise UsageError("the pilot has no cost to plan with.", hint="give prices in its config, or say --requests")
-    return int(usd / (document["usd"] / rows))
+    return float(document["usd"] / rows)
 
 
 def _count(number: int | None) -> str:

@@ -244,6 +244,8 @@ def test_money_buys_requests_at_the_pilots_price():
     per_request = costs["usd"] / costs["usage_records"]
     planned = comparing.power_from_pilot("one", None, None, "em", Wanted(usd=1000.5 * per_request))
     assert planned["by_samples"][0]["affordable_items"] == 500
+    assert planned["usd_per_request"] == per_request
+    assert any(line.startswith("a request costs $0.") for line in comparing.power_text(planned))
 
 
 def test_clusters_need_more_items(copy):
