@@ -5,6 +5,7 @@ The statistics are those of the report; this module finds the files and puts the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,10 +182,12 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for name, value in (("--items", self.items), ("--requests", self.requests), ("--usd", self.usd)):
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} {value:g}: must be above 0.")
-        if any(delta <= 0 for delta in self.deltas or ()):
-            raise UsageError("--delta: a difference to plan for must be above 0.")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} {value:g}: must be a number above 0.")
+        if not all(0 < delta <= 1 for delta in self.deltas or ()):
+            raise UsageError(
+                "--delta: a difference to plan for is above 0 and at most 1.", hint="two points, say, are 0.02"
+            )
         if self.requests is not None and self.usd is not None:
             raise UsageError("--requests and --usd say the same twice; give one of them.")
 
@@ -230,7 +233,7 @@ def power_from_variances(omega2: float, sigma2: float, wanted: Wanted) -> Docume
     from pipeline import config as configuration
     from pipeline.statistics import power
 
-    if omega2 < 0 or sigma2 < 0:
+    if not (0 <= omega2 < math.inf and 0 <= sigma2 < math.inf):
         raise UsageError("--omega2 and --sigma2 are variances: 0 or more.")
     if wanted.usd is not None:
         raise UsageError("--usd needs a finished run to take the price of a request from.", hint="say --requests")

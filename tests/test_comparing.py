@@ -1,5 +1,6 @@
 """`compare` and `power` give numbers one can work out on paper, and refuse what cannot be compared or planned."""
 
+import math
 import shutil
 
 import pytest
@@ -248,6 +249,12 @@ def test_money_buys_requests_at_the_pilots_price():
     assert any(line.startswith("a request costs $0.") for line in comparing.power_text(planned))
 
 
+def test_one_item_shows_nothing():
+    planned = comparing.power_from_variances(0.1, 0, Wanted(items=1, requests=3))
+    assert [planned["by_samples"][0][key] for key in ("detectable", "detectable_within_budget")] == [None, None]
+    assert planned["warnings"][0].startswith("one_pair: ")
+
+
 def test_clusters_need_more_items(copy):
     answers = {"is_unanswerable": False, "answers": ["gold"]}
     questions = [open_book(number, cluster=f"passage {number // 5}", **answers) for number in range(1, 41)]
@@ -271,9 +278,15 @@ def test_clusters_need_more_items(copy):
         (lambda: comparing.power_from_pilot("many", None, None, "em", Wanted()), "has 2 trials"),
         (lambda: comparing.power_from_variances(-1, 0, Wanted()), "0 or more"),
         (lambda: comparing.power_from_variances(0.1, 0, Wanted(usd=5)), "--requests"),
-        (lambda: Wanted(items=0), "--items 0: must be above 0"),
-        (lambda: Wanted(usd=-1), "--usd -1: must be above 0"),
+        (lambda: comparing.power_from_variances(math.nan, 0, Wanted()), "0 or more"),
+        (lambda: comparing.power_from_variances(0.1, math.inf, Wanted()), "0 or more"),
+        (lambda: Wanted(items=0), "--items 0: must be a number above 0"),
+        (lambda: Wanted(usd=-1), "--usd -1: must be a number above 0"),
+        (lambda: Wanted(usd=math.nan), "--usd nan: must be a number above 0"),
+        (lambda: Wanted(usd=math.inf), "--usd inf: must be a number above 0"),
         (lambda: Wanted(deltas=[0.01, 0]), "--delta"),
+        (lambda: Wanted(deltas=[math.nan]), "--delta"),
+        (lambda: Wanted(deltas=[2]), "two points, say, are 0.02"),
         (lambda: Wanted(requests=1, usd=1), "give one of them"),
     ],
 )

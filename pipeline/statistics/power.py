@@ -79,6 +79,8 @@ def detectable(variance: Number, n: float, alpha: float, power: float) -> Number
     """The smallest true delta that *n* items show with probability *power*: z s / sqrt(n)."""
     if isinstance(variance, Undefined):
         return variance
+    if n < 2:
+        return ONE_PAIR
     if trouble := _trouble(variance, alpha, power):
         return trouble
     return _z(alpha, power) * math.sqrt(variance / n)
@@ -172,11 +174,8 @@ def plan(
         if items is not None:
             row["detectable"] = detectable(variance, items, alpha, power)
         if requests is not None:
-            affordable = requests // (2 * number)
-            row["affordable_items"] = affordable
-            row["detectable_within_budget"] = (
-                detectable(variance, affordable, alpha, power) if affordable >= 2 else ONE_PAIR
-            )
+            row["affordable_items"] = requests // (2 * number)
+            row["detectable_within_budget"] = detectable(variance, row["affordable_items"], alpha, power)
         rows.append(row)
     return {
         "alpha": alpha,
