@@ -203,9 +203,11 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
 
     side = _side(pilot)
     significance = read_significance(side.finished(side.files.significance))
-    temp = _chosen("temperature", temp and _temp_key(temp), significance["results"])
-    kind = _chosen("type", kind, significance["results"][temp])
-    found = significance["results"][temp][kind]["metrics"]
+    contrasts = {significance["treatment"]: significance} | significance["contrasts"]
+    results = contrasts[_chosen("treatment", side.condition, contrasts)]["results"]
+    temp = _chosen("temperature", temp and _temp_key(temp), results)
+    kind = _chosen("type", kind, results[temp])
+    found = results[temp][kind]["metrics"]
     numbers = found[_chosen(f"{kind} metric", metric, found)]
     if numbers["sd_delta"] is None:
         where = f"at temperature {temp}, type {kind}"

@@ -249,6 +249,22 @@ def test_money_buys_requests_at_the_pilots_price():
     assert any(line.startswith("a request costs $0.") for line in comparing.power_text(planned))
 
 
+def test_the_pilots_treatment_is_the_one_that_is_named(copy):
+    """It was the first one, whatever the name said."""
+
+    def answer(request, row):
+        return (
+            row["answers"][0] if int(request.item_id[1:]) <= {"control": 3, "a": 3, "b": 6}[request.condition] else ""
+        )
+
+    started("three", answer, treatments=("a", "b"))
+    planned = comparing.power_from_pilot("three:model-a-set:b", None, None, "em", Wanted())
+    assert planned["total_variance"] == pytest.approx(0.25 * 0.75 * 12 / 11)
+    assert comparing.power_from_pilot("three", None, None, "em", Wanted())["total_variance"] == 0
+    with pytest.raises(UsageError, match=r"no treatment c(.|\n)*it has: a, b"):
+        comparing.power_from_pilot("three:model-a-set:c", None, None, "em", Wanted())
+
+
 def test_one_item_shows_nothing():
     planned = comparing.power_from_variances(0.1, 0, Wanted(items=1, requests=3))
     assert [planned["by_samples"][0][key] for key in ("detectable", "detectable_within_budget")] == [None, None]
