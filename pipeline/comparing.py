@@ -200,6 +200,7 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
     """
     from pipeline.report.model import read_significance
     from pipeline.statistics import power
+    from pipeline.statistics.estimates import ONE_CLUSTER
 
     side = _side(pilot)
     significance = read_significance(side.finished(side.files.significance))
@@ -219,7 +220,7 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
         omega2=one if told["omega2"] is None else told["omega2"],
         sigma2_control=one if told["sigma2_control"] is None else told["sigma2_control"],
         sigma2_treatment=one if told["sigma2_treatment"] is None else told["sigma2_treatment"],
-        design_effect=told["design_effect"] or 1.0,
+        design_effect=told["design_effect"] or (ONE_CLUSTER if numbers["sd_delta"] else 1.0),
         clipped=power.CLIPPED in numbers["warnings"],
     )
     document: Document = {"pilot": pilot, "temp": temp, "type": kind, "metric": metric}
@@ -248,7 +249,8 @@ def power_text(document: Document) -> Iterator[str]:
     if "pilot" in document:
         where = f"at temperature {document['temp']}, {document['type']} questions"
         yield f"by {document['metric']} in {document['pilot']} {where}"
-    design = f"; clusters multiply items by {document['design_effect']:.3g}" if document["design_effect"] != 1 else ""
+    effect = document["design_effect"]
+    design = "" if effect in (1, None) else f"; clusters multiply items by {effect:.3g}"
     yield f"items for a power of {document['power']} at a two-sided alpha of {document['alpha']}{design}"
     first = document["by_samples"][0]
     rows = [("samples per item", *(f"to show {float(delta):g}" for delta in first["items_needed"]))]

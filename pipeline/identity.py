@@ -27,9 +27,9 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 2,
-    "stats": 7,
+    "stats": 8,
     "costs": 1,
-    "report": 4,
+    "report": 5,
     "archive": 1,
     "index": 1,
 }

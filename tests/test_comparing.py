@@ -265,6 +265,19 @@ def test_the_pilots_treatment_is_the_one_that_is_named(copy):
         comparing.power_from_pilot("three:model-a-set:c", None, None, "em", Wanted())
 
 
+def test_a_pilot_of_one_cluster_tells_nothing(copy):
+    """Its items were planned by as if they were independent."""
+    passage = {"cluster": "all", "is_unanswerable": False, "answers": ["gold"]}
+
+    def answer(request, row):
+        return "gold" if request.condition != "control" and int(request.item_id[1:]) % 2 else "wrong"
+
+    started("single", answer, items=[open_book(number, **passage) for number in range(1, 41)])
+    planned = comparing.power_from_pilot("single", None, None, "em", Wanted())
+    assert set(planned["by_samples"][0]["items_needed"].values()) == {None}
+    assert "warning: one_cluster: fewer than two clusters have no spread between them" in comparing.power_text(planned)
+
+
 def test_one_item_shows_nothing():
     planned = comparing.power_from_variances(0.1, 0, Wanted(items=1, requests=3))
     assert [planned["by_samples"][0][key] for key in ("detectable", "detectable_within_budget")] == [None, None]

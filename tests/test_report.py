@@ -206,6 +206,37 @@ def test_each_mean_stands_between_its_bounds(large: Made, plain: Made) -> None:
     assert "what missing answers could change" not in plain.markdown
 
 
+def test_nothing_is_promised_of_data_that_can_show_nothing(tmp_path: Path) -> None:
+    """Of one passage, p is 1 whatever happens; "23 points would have been found" was said of it all the same."""
+    shared = {"cluster": "one", "context": "The passage.", "is_unanswerable": False, "answers": ["gold"]}
+    cases = {
+        "passage": [open_book(i, **shared) for i in range(1, 41)],
+        "two": [closed(1), closed(2)],
+        "one": [closed(1)],
+    }
+    runs, said = {}, {}
+    for name, items in cases.items():
+        (tmp_path / name).mkdir()
+        runs[name] = make(tmp_path / name, items=items)
+        runs[name].report()
+        said[name] = runs[name].markdown.partition("## Verdict")[2].partition("<details>")[0]
+    assert "all questions share one paragraph, so there is nothing to test and no interval." in said["passage"]
+    assert "(no interval, p" in said["passage"]
+    assert "No difference was shown, and none was ruled out.\n" in said["passage"]
+    document = jsonl.read_document(runs["passage"].paths.significance)
+    power = document["results"]["0"]["open"]["metrics"]["em"]["power"]
+    assert (power["design_effect"], power["mde"], power["mde_t"]) == (None, None, None)
+    assert "So few questions could hardly have shown any difference." in said["two"]
+    assert "1 question is few" in said["one"]
+    assert "would have been found" not in "".join(said.values())
+
+
+def test_a_point_is_no_certainty(tmp_path: Path) -> None:
+    made = make(tmp_path, lambda request, row: "x", items=[*map(closed, range(35))])
+    made.report()
+    assert "all questions differ by the same, so the interval is a point. That is no certainty." in made.markdown
+
+
 def test_a_few_clusters_that_hold_most_questions_are_told(tmp_path: Path, plain: Made) -> None:
     made = make(tmp_path, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
     made.report()

@@ -64,9 +64,13 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
     if block.data["n_unpaired"]:
         yield f"{counted(block.data['n_unpaired'], 'question')} met one condition only."
     if 0 < em["n_pairs"] < FEW_ITEMS:
-        yield f"{counted(em['n_pairs'], 'question')} are few; intervals are rough."
+        yield f"{counted(em['n_pairs'], 'question')} {'is' if em['n_pairs'] == 1 else 'are'} few; intervals are rough."
     size = Size.of(em, block.type)
-    if size.clusters is not None and size.clusters < FEW_CLUSTERS:
+    if em["n_pairs"] > 1 and em["sd_delta"] == 0:
+        yield "all questions differ by the same, so the interval is a point. That is no certainty."
+    elif size.clusters == 1:
+        yield f"all questions share one {size.unit}, so there is nothing to test and no interval."
+    elif size.clusters is not None and size.clusters < FEW_CLUSTERS:
         yield (
             f"the questions come from {counted(size.clusters, str(size.unit))}; with fewer than {FEW_CLUSTERS}, "
             "intervals are shorter than they should be."

@@ -104,15 +104,20 @@ def _meaning(model: Model, block: Block, em: Json, verdict: Verdict) -> str:
         case Verdict.NOT_WORSE:
             return f"Not worse by more than {unsigned_points(margin)} points; whether it is better stays open."
         case Verdict.UNCLEAR:
-            mde = em["power"]["mde_t"]
-            reach = (
-                f" A true difference of {unsigned_points(mde)} points or more would have been found in "
-                f"{em['power']['power']:.0%} of such runs."
-                if mde is not None
-                else ""
-            )
-            return f"No difference was shown, and none was ruled out within that interval.{reach}"
+            within = " within that interval" if em["primary"]["ci_95"] else ""
+            return f"No difference was shown, and none was ruled out{within}.{_reach(em['power'])}"
     return "The test is not defined for these data."
+
+
+def _reach(power: Json) -> str:
+    """Which true difference such a run finds; one of more than 100 points is none."""
+    mde = power["mde_t"]
+    if mde is None:
+        return ""
+    if mde > 1:
+        return " So few questions could hardly have shown any difference."
+    found = f"{unsigned_points(mde)} points or more would have been found in {power['power']:.0%} of such runs"
+    return f" A true difference of {found}."
 
 
 def _sentence(model: Model, blocks: Sequence[Block], name: str) -> str:
@@ -137,7 +142,7 @@ def _sentence(model: Model, blocks: Sequence[Block], name: str) -> str:
 def _where_abstained(block: Block, several: bool) -> list[str]:
     """Whether abstaining hit questions that have an answer: only beside ones that have none does that need saying."""
     kinds = block.data["abstention"]
-    if len(kinds) < 2:
+    if len(kinds) < 2 or any(kind["delta_mean"] is None for kind in kinds.values()):
         return []
     said = [
         f"{points(kinds[kind]['delta_mean'])} points where the question {has} an answer"
@@ -155,21 +160,24 @@ def _across(model: Model, blocks: Sequence[Block], name: str, of: str) -> str:
     groups: dict[str, list[Block]] = {}
     for block in blocks:
         groups.setdefault(_effect(judged(block, name, model.alpha), block.data["metrics"][name]), []).append(block)
-    phrases = [f"{effect} {_COUNTED[name]} ({_deltas(model, members, name)})" for effect, members in groups.items()]
+    phrases = [f"{effect} {_COUNTED[name]}{_deltas(model, members, name)}" for effect, members in groups.items()]
     return f"{of}{', '.join(phrases)}"
 
 
 def _deltas(model: Model, blocks: Sequence[Block], name: str) -> str:
-    """The differences of *blocks*: one by one while there are few, else their range."""
+    """The differences of *blocks* in parentheses: one by one while there are few, else their range."""
     deltas = [block.data["metrics"][name]["delta_mean"] for block in blocks]
     temps = [block.temp for block in blocks]
+    if None in deltas:
+        return f" at temperature {listed(temps)}" if len(model.temps) > 1 else ""
     if len(model.temps) == 1:
-        return f"{points(deltas[0])} points"
-    if len(blocks) > 2 and None not in deltas:
+        return f" ({points(deltas[0])} points)"
+    if len(blocks) > 2:
         ends = dict.fromkeys((points(min(deltas)), points(max(deltas))))
-        return f"{' to '.join(ends)} points at temperature {listed(temps)}"
+        return f" ({' to '.join(ends)} points at temperature {listed(temps)})"
     first = f"{points(deltas[0])} points at temperature {temps[0]}"
-    return ", ".join([first, *(f"{points(d)} at {t}" for d, t in zip(deltas[1:], temps[1:], strict=True))])
+    others = [f"{points(d)} at {t}" for d, t in zip(deltas[1:], temps[1:], strict=True)]
+    return f" ({', '.join([first, *others])})"
 
 
 def _effect(verdict: Verdict, metric: Json) -> str:
@@ -190,9 +198,9 @@ def _effect(verdict: Verdict, metric: Json) -> str:
 def _evidence(metric: Json) -> str:
     primary = metric["primary"]
     q = primary["q_value"]
-    return f"95% CI {points_span(primary['ci_95'])}, {p_phrase('p', primary['p_value'])}" + (
-        "" if q is None or q == primary["p_value"] else f", {p_phrase('q', q)}"
-    )
+    interval = f"95% CI {points_span(primary['ci_95'])}" if primary["ci_95"] else "no interval"
+    corrected = "" if q is None or q == primary["p_value"] else f", {p_phrase('q', q)}"
+    return f"{interval}, {p_phrase('p', primary['p_value'])}{corrected}"
 
 
 def _named(verdicts: Sequence[Verdict], blocks: Sequence[Block]) -> str:

@@ -158,7 +158,7 @@ def metric(pairs: Pairs, name: str, scope: Scope) -> Metric:
         (pairs.control[f"{name}_std"][paired], of_control),
         (pairs.treatment[f"{name}_std"][paired], of_treatment),
         # An effect below 1 is mostly noise of its estimate, and would promise more than independent items give.
-        1.0 if isinstance(design_effect, Undefined) else max(1.0, design_effect),
+        design_effect if isinstance(design_effect, Undefined) else max(1.0, design_effect),
     )
     if variances.clipped:
         warnings.append(power.CLIPPED)

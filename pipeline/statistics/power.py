@@ -31,14 +31,15 @@ class Variances:
     """What the variance of an item's delta is made of.
 
     *total* is at the pilot's own number of samples; *omega2* and both *sigma2* are Undefined where each item
-    was asked once. *clipped* tells that omega2 came out negative and was set to 0.
+    was asked once. *clipped* tells that omega2 came out negative and was set to 0. *design_effect* multiplies them
+    all for clustered items; Undefined where there is one cluster only.
     """
 
     total: Number
     omega2: Number
     sigma2_control: Number
     sigma2_treatment: Number
-    design_effect: float = 1.0
+    design_effect: Number = 1.0
     clipped: bool = False
 
     def at(self, samples_control: float, samples_treatment: float) -> Number:
@@ -56,7 +57,7 @@ def split(
     deltas: FloatArray,
     control: tuple[FloatArray, FloatArray],
     treatment: tuple[FloatArray, FloatArray],
-    design_effect: float = 1.0,
+    design_effect: Number = 1.0,
 ) -> Variances:
     """The variances behind *deltas*, from each condition's (sd of an item's samples, NaN for one; their number)."""
     spread = sd(deltas)
@@ -201,5 +202,7 @@ def _z(alpha: float, power: float) -> float:
     return float(ndtri(power) - ndtri(alpha / 2))
 
 
-def _times(variance: Number, factor: float) -> Number:
-    return variance if isinstance(variance, Undefined) else variance * factor
+def _times(variance: Number, factor: Number) -> Number:
+    if isinstance(variance, Undefined):
+        return variance
+    return factor if isinstance(factor, Undefined) else variance * factor
