@@ -4,6 +4,7 @@ If one of these failed, a batch would be paid twice, or never be submitted at al
 """
 
 import itertools
+import shutil
 
 import pytest
 from emulator_kit import Api
@@ -121,6 +122,34 @@ def test_being_told_to_slow_down_is_obeyed(headers):
         lab.sleep(600)
         assert lab.go().done
         lab.check()
+
+
+@pytest.mark.parametrize(("left", "new"), [("raw file", []), ("later attempt", [3])])
+def test_what_was_made_once_is_not_made_again_although_the_service_forgot_it(left, new):
+    """Raw files or a later attempt prove that there was a job. Another under its id would be paid a second time."""
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires) as lab, Api(lab.emulator.url) as api:
+        assert lab.go().done
+        folder = part_of(lab, "control")
+        first = lab.ledgers()[CONTROL].attempts[0].job_id
+        for remote in (f"/batchInferenceJobs/{first}", f"/datasets/{first}-in", f"/datasets/{first}-out"):
+            assert api.delete(remote).status_code == 200
+        lab.sleep(600)
+        (folder / "results.jsonl").unlink()
+        if left == "raw file":
+            (folder / "ledger.jsonl").unlink()
+            shutil.rmtree(folder / "a2")
+        else:
+            intents = [line for line in lines(folder / "ledger.jsonl") if b'"intent"' in line]
+            (folder / "ledger.jsonl").write_bytes(b"".join(intents))
+            shutil.rmtree(folder / "a1")
+        before = lab.jobs()
+        assert lab.go().done
+        assert len(before) == 4
+        made = lab.jobs()[len(before) :]
+        assert first not in made
+        assert [attempts.parse(job, "tm-lab-").attempt for job in made] == new  # 3 asks for the row that a1 had
+        lab.check(jobs=len(before) + len(made))
 
 
 # --- ids that are taken -----------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def copy():
     with quick_folder() as folder:
         for part in ("pipeline", "tests", "schemas", "examples"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in ("pyproject.toml", "dodo.py"):
+            shutil.copy(ROOT / name, folder)
         yield folder
 
 
