@@ -10,105 +10,16 @@ provider (which is submit's work, not this file's).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
-from pipeline import adopted, fingerprints, graph, identity, jsonl, manifest, mirror, parts
-from pipeline.adopted import Standing
+from pipeline import fingerprints, foreign, graph, identity, manifest, mirror, parts
+from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
 from pipeline.errors import DamagedArtifact
-from pipeline.manifest import COMPLETED, Stage
-from pipeline.paths import TrialPaths
+from pipeline.manifest import COMPLETED
 from pipeline.workspace import Workspace
 
 _FORGOTTEN = "forgotten: doit forget asked for it again"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do about one phase; *reason* is shown to the person who waits."""
-
-    reason: str
-    verb: ClassVar[str]
-
-
-class Skip(Decision):
-    """The work is on disk and current."""
-
-    verb = "skip"
-
-
-class Run(Decision):
-    """The work was not done yet, or something it depends on has changed."""
-
-    verb = "run"
-
-
-class Repair(Decision):
-    """The work was done and its result is damaged or gone."""
-
-    verb = "repair"
-
-
-class Refuse(Decision):
-    """Doing the work could lose results or pay twice; a person decides."""
-
-    verb = "refuse"
-
-
-@dataclass(frozen=True)
-class Question:
-    """One phase of one trial (of the run, for a run-level phase) in a workspace."""
-
-    phase: graph.Phase
-    slug: str
-    workspace: Workspace
-
-    @property
-    def trial(self) -> TrialPaths:
-        """The trial's files."""
-        return self.workspace.trial_paths(self.slug)
-
-    @property
-    def stage(self) -> Stage:
-        """What is recorded of the phase."""
-        if self.phase.stage is None:
-            return self.workspace.record.stages.get(self.phase.name, Stage())
-        return self.workspace.manifest(self.slug).stage(self.phase.stage)
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files the phase reads; none where the earlier tool's result is kept, or there is nothing to read."""
-        if self.standing is not None and self.standing.verb != "run":
-            return ()
-        return graph.files(self.phase.inputs, self.workspace.paths, self._trials)
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """The files the phase always writes; the earlier tool's, where they are kept."""
-        if self.standing is not None and self.standing.verb == "skip":
-            return tuple(self.workspace.paths.root / name for name in self.stage.outputs)
-        return graph.files(self.phase.targets, self.workspace.paths, self._trials)
-
-    @property
-    def standing(self) -> Standing | None:
-        """What the phase comes to in a run of the earlier tool."""
-        return adopted.standing(self.workspace, self.phase.name, self.slug)
-
-    @property
-    def slugs(self) -> list[str]:
-        """The trials whose files the phase reads and writes."""
-        return [self.slug] if self.phase.per_trial else list(self.workspace.trials)
-
-    @property
-    def _trials(self) -> list[TrialPaths]:
-        return [self.workspace.trial_paths(slug) for slug in self.slugs]
-
-    def relative(self, path: Path) -> str:
-        """*path* as records name it."""
-        return self.workspace.relative(path)
 
 
 Reason = Callable[[Question], Decision | None]
@@ -207,7 +118,7 @@ def outputs_damaged(question: Question) -> Decision | None:
 def inputs_foreign(question: Question) -> Decision | None:
     """An input is not what its phase wrote, and no phase of this invocation will repair it first."""
     # A reader cannot tell: the phases before this one have not run. The plan, which knows them, looks by itself.
-    return None if question.workspace.readonly else next((found for _, found in foreign_inputs(question)), None)
+    return None if question.workspace.readonly else next((found for _, found in foreign.inputs(question)), None)
 
 
 def inputs_changed(question: Question) -> Decision | None:
@@ -296,12 +207,11 @@ def prepared_changed(question: Question) -> Decision | None:
 
 def parts_damaged(question: Question) -> Decision | None:
     """A part's requests are gone or differ from the list."""
-    for part in _index(question).parts:
-        name = question.relative(question.trial.part_requests(part.part))
-        problem = question.workspace.damage(name, part.sha256, part.size)
-        if problem:
-            return Repair(problem)
-    return None
+    names = [
+        (question.relative(question.trial.part_requests(part.part)), part.sha256, part.size)
+        for part in _index(question).parts
+    ]
+    return _repair(problem for facts in names if (problem := question.workspace.damage(*facts)))
 
 
 # --- submit and download: decided by ledgers and results ----------------------------------------
@@ -344,8 +254,7 @@ def parts_unsubmitted(question: Question) -> Decision | None:
 
 def parts_undone(question: Question) -> Decision | None:
     """A part's results are gone, damaged or were never complete."""
-    problem = next(damaged_parts(question), None)
-    return Repair(problem) if problem else None
+    return _repair(damaged_parts(question))
 
 
 def damaged_parts(question: Question) -> Iterator[str]:
@@ -360,28 +269,6 @@ def damaged_parts(question: Question) -> Iterator[str]:
         problem = question.workspace.damage(entry["path"], entry.get("sha256"), entry["size"])
         if problem:
             yield f"{part.part}/{problem}"
-
-
-def foreign_inputs(question: Question) -> Iterator[tuple[Path, Refuse]]:
-    """Each input that was edited since its phase recorded it; one that is missing is named by other reasons."""
-    workspace = question.workspace
-    for path in question.inputs:
-        name = question.relative(path)
-        producer, sha256 = _recorded(question, name)
-        seen = fingerprints.look(path)
-        if sha256 is None or seen is None or fingerprints.kind_of(seen) != "file":
-            continue
-        if workspace.fingerprints.of(name, seen) == sha256:
-            continue
-        if question.phase.name == "parse" and producer == "download" and not _holds_asked_ids(question):
-            continue  # parse counts, and names the ids that are missing or too many
-        yield (
-            path,
-            Refuse(
-                f"{path.name} is not what {producer} wrote, so it is not used; run {producer} first, which makes it "
-                f"again: doit resume rid={workspace.rid}"
-            ),
-        )
 
 
 # --- what the reasons look at ---------------------------------------------------------------------
@@ -415,31 +302,6 @@ def _changed_input(question: Question, recorded: object) -> Decision | None:
     return None
 
 
-def _recorded(question: Question, name: str) -> tuple[str, str | None]:
-    """The phase before this one that wrote the file *name*, and the sha256 it recorded."""
-    for phase in itertools.takewhile(lambda phase: phase != question.phase, graph.PHASES):
-        for slug in question.slugs if phase.per_trial else ("",):
-            if facts := Question(phase, slug, question.workspace).stage.outputs.get(name):
-                return phase.name, facts["sha256"]
-    return "", None
-
-
-def _holds_asked_ids(question: Question) -> bool:
-    """Whether the combined results answer what was asked, each once and in order: then only their content differs."""
-    try:
-        index = question.workspace.index(question.slug)
-        lines = jsonl.lines(question.trial.combined)
-        for part in index.parts if index is not None else ():
-            ids = parts.IdsDigest()
-            for line in itertools.islice(lines, part.rows):
-                ids.add(jsonl.loads(line.data)["custom_id"])
-            if ids.hexdigest() != part.ids_sha256:
-                return False
-        return index is not None and next(lines, None) is None
-    except (DamagedArtifact, jsonl.BadJson, KeyError, TypeError, AttributeError):
-        return False
-
-
 def source_digests(workspace: Workspace) -> dict[str, str | None]:
     """dataset -> sha256 of its question file; None for one that is not there."""
     digests: dict[str, str | None] = {}
@@ -449,6 +311,15 @@ def source_digests(workspace: Workspace) -> dict[str, str | None]:
         except FileNotFoundError:
             digests[source["dataset"]] = None
     return digests
+
+
+def _repair(problems: Iterable[str]) -> Repair | None:
+    """Repair with the first of *problems*, and how many parts have others."""
+    found = list(problems)
+    if not found:
+        return None
+    more = len(found) - 1
+    return Repair(f"{found[0]}{f'; and {more:,} more part' if more else ''}{'s' if more > 1 else ''}")
 
 
 def _setting_changes(phase: str, old: dict[str, object], version: int, new: dict[str, object]) -> str:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl, plain, sources
+from pipeline import foreign, jsonl, plain, sources
 from pipeline.config import Trial
 from pipeline.custom_id import CLOSED, OPEN
-from pipeline.done import Decision, Question, Refuse, Repair, Skip, foreign_inputs, inputs_changed
+from pipeline.decision import Decision, Question, Refuse, Repair, Skip
+from pipeline.done import inputs_changed
 from pipeline.errors import DamagedArtifact
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
@@ -91,7 +92,7 @@ def _step(question: Question, decision: Decision, moving: dict[Path, Step]) -> S
     step = Step(phase.name, question.slug, decision.verb, decision.reason)
     if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
         step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
-    elif edited := next((refused for path, refused in foreign_inputs(question) if path not in moving), None):
+    elif edited := next((refused for path, refused in foreign.inputs(question) if path not in moving), None):
         step = Step(phase.name, question.slug, edited.verb, edited.reason)
     elif causes and (isinstance(decision, Skip) or decision == inputs_changed(question)):
         step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")

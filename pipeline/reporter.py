@@ -12,7 +12,7 @@ from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
 from pipeline import console, doit_state, graph
-from pipeline.done import Decision, Refuse, Repair, Run, Skip
+from pipeline.decision import Decision, Refuse, Repair, Run, Skip
 from pipeline.errors import (
     EXIT_BUDGET,
     EXIT_DONE,

@@ -38,8 +38,8 @@ from pipeline import (
     traces,
     workspace,
 )
+from pipeline.decision import Decision, Question, Refuse, Skip
 from pipeline.disk import StatKey, Written
-from pipeline.done import Decision, Question, Refuse, Skip
 from pipeline.errors import (
     ContractBroken,
     DamagedArtifact,
@@ -387,7 +387,8 @@ class Session:
             if kind != "file" or self.workspace.fingerprints.sha256(path) != known:
                 moved.append(disk.set_aside(path, _ASIDE))
             elif question.stage.format == LEGACY:
-                self.say(f"the earlier tool's {path.name} is kept as {disk.set_aside(path, LEGACY).name}")
+                aside = disk.set_aside(path, LEGACY)
+                self.say(f"the earlier tool's {question.relative(path)} is kept as {aside.name}")
         folders = {path.parent for path in self._expected(question)}
         try:
             yield
@@ -397,7 +398,7 @@ class Session:
                 if self._same_content(aside, original):
                     disk.remove(aside)
                 elif aside in moved:
-                    self.say(f"{original.name} was not what was recorded; kept as {aside.name}")
+                    self.say(f"{question.relative(original)} was not what was recorded; kept as {aside.name}")
 
     def _same_content(self, one: Path, other: Path) -> bool:
         if not fingerprints.kind(one) == fingerprints.kind(other) == "file":

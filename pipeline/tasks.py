@@ -15,8 +15,8 @@ from doit.doit_cmd import get_var
 from doit.exceptions import InvalidDodoFile, TaskFailed
 
 from pipeline import console, doit_state, graph, request, session
+from pipeline.decision import Skip
 from pipeline.doit_state import Checker
-from pipeline.done import Skip
 from pipeline.errors import TrialmakeError, UnreadableFile
 from pipeline.session import Session
 

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as program
-from pipeline import completion, config, done, errors, graph, jsonl, request, settings
+from pipeline import completion, config, decision, done, errors, graph, jsonl, request, settings
 from pipeline.paths import PartPaths, RunPaths
 from pipeline.phases.parse import PREDICTION_COLUMNS
 from pipeline.phases.score import COLUMNS
@@ -53,8 +53,9 @@ def reasons_table():
             asked.setdefault(reason, []).append(phase)
     for reason, phases in asked.items():
         source = inspect.getsource(reason).replace(reason.__doc__, "")
-        source = source.replace("_changed_input", "Run").replace("foreign_inputs(", "Refuse(")
-        kinds = (done.Skip, done.Run, done.Repair, done.Refuse)
+        for helper, kind in (("_changed_input", "Run"), ("foreign.inputs(", "Refuse("), ("_repair(", "Repair(")):
+            source = source.replace(helper, kind)
+        kinds = (decision.Skip, decision.Run, decision.Repair, decision.Refuse)
         verbs = [kind.verb for kind in kinds if re.search(rf"\b{kind.__name__}\b", source)]
         every = "every phase" if len(phases) == len(done.REASONS) else ", ".join(phases)
         yield f"| {reason.__doc__} | `{reason.__name__}` | {', '.join(verbs)} | {every} |"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pipeline import adopted, done, lock
+from pipeline.decision import Refuse
 from pipeline.errors import (
     AuthError,
     BudgetExceeded,
@@ -194,7 +195,7 @@ class Queue:
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
                 index = self.workspace.index(slug)
                 decision = done.decide("build", self.workspace, slug)
-                if index is not None and not isinstance(decision, done.Refuse):
+                if index is not None and not isinstance(decision, Refuse):
                     for part in index.parts:
                         work = Work(self.context, self.workspace.trial_paths(slug), part)
                         works.setdefault((slug, part.part), work)
