@@ -129,7 +129,7 @@ MISTAKES = {
     MINIMAL + "---\na: 1": "is not valid YAML: expected a single document",
     MINIMAL + "name: !!python/object:os.system x": "is not valid YAML: could not determine a constructor",
     MINIMAL + "name: \x00": "is not valid YAML: unacceptable character #x0000",
-    MINIMAL + f"decoding: {{extra: {{x: {'[' * 1200}{']' * 1200}}}}}": "is nested too deeply",
+    MINIMAL + f"decoding: {{extra: {{x: {'{a: ' * 700}{'}' * 700}}}}}": "is nested too deeply",
     # what YAML can say and JSON cannot: each once ended in a traceback when the run was created
     MINIMAL + "temperatures: [.nan]": "temperatures[0]: nan is not a number that can be used",
     MINIMAL + "budget: {max_usd: .inf}": "budget.max_usd: inf is not a number that can be used",

@@ -12,7 +12,10 @@ from report_kit import EVIL, Made, hostile_run
 
 from pipeline.report.theme import DARK, LIGHT
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM} on this machine")
+pytestmark = [
+    pytest.mark.heavy,  # where there is a browser, it takes as long as a tenth of the fast tests
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM} on this machine"),
+]
 
 
 @pytest.fixture(scope="module")
