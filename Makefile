@@ -11,6 +11,9 @@ EXAMPLE := example
 # One more than the two cores this is measured on: tests of processes wait. More gain nothing: the longest file decides.
 PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile
 
+# Images often set this; then each of the hundreds of processes of the tests would compile its libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup smoke test test-heavy lint bench lock clean
 
