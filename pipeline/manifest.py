@@ -133,6 +133,14 @@ class Manifest:
             self._stages[name] = Stage.of(self._document["stage_status"][name])
         return self._stages[name]
 
+    def stranger(self, run_id: str, slug: str) -> str | None:
+        """Whose manifest this is, when it is not that of trial *slug* of run *run_id*: somebody put it there."""
+        # One that was upgraded from the earlier tool's may not name its trial.
+        whose = str(self._document["run_id"]), str(self._document["trial"].get("slug", slug))
+        if whose == (run_id, slug):
+            return None
+        return f"is that of trial {whose[1]!r} of run {whose[0]!r}, not of {slug!r} of {run_id!r}"
+
     def set_stage(self, name: str, stage: Stage) -> None:
         """Record *stage*; keys of the old record that this version does not know stay."""
         old = self._document["stage_status"].get(name, {})

@@ -59,6 +59,7 @@ class Place:
     index: Index | None
     requests: tuple[Path, ...]
     earlier: bool  # whether the earlier tool's artifacts may stand here
+    slug: str | None = None  # the trial whose manifest it must be, where a run of ours says so
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,10 @@ def recover(place: Place) -> Opening:
     if fingerprints.kind(place.path) is None:
         return _rebuilt(place, {}, f"{name} is gone", keep=None)
     try:
-        return Opening(manifest.load(place.path), None, ())
+        opened = manifest.load(place.path)
+        if place.slug is not None and (stranger := opened.stranger(place.run_id, place.slug)):
+            return _rebuilt(place, {}, f"{name} {stranger}", keep=CORRUPT)  # its jobs are not ours
+        return Opening(opened, None, ())
     except OlderManifest as older:
         try:
             return _upgraded(place, older.document)
@@ -232,6 +236,7 @@ def _in_run(work: Workspace, slug: str) -> Place:
         index=index,
         requests=_requests(paths, index),
         earlier=work.record.origin == LEGACY,
+        slug=None if work.record.origin == LEGACY else slug,
     )
 
 

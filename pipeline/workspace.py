@@ -22,7 +22,7 @@ from pipeline.config import Config, Trial
 from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
 from pipeline.fingerprints import Fingerprints, Known
 from pipeline.identity import differences
-from pipeline.manifest import Manifest, OlderManifest, Stage
+from pipeline.manifest import LEGACY, Manifest, OlderManifest, Stage
 from pipeline.paths import PartPaths, RunPaths, TrialPaths
 from pipeline.version import VERSION as TOOL_VERSION
 
@@ -225,12 +225,19 @@ class Workspace:
         return self._trial_paths[slug]
 
     def manifest(self, slug: str) -> Manifest:
-        """The trial's manifest; a new one, in memory, when there is none."""
+        """The trial's manifest; a new one, in memory, when there is none. Raises as `manifest.load`.
+
+        DamagedArtifact also for another trial's, except in a run of the earlier tool: it named things otherwise.
+        """
         if slug not in self._manifests:
+            path = self.trial_paths(slug).manifest
             try:
-                self._manifests[slug] = manifest.load(self.trial_paths(slug).manifest, self.fingerprints)
+                opened = manifest.load(path, self.fingerprints)
             except FileNotFoundError:
-                self._manifests[slug] = Manifest.new(self.rid, self.trials[slug])
+                opened = Manifest.new(self.rid, self.trials[slug])
+            if self.record.origin != LEGACY and (stranger := opened.stranger(self.rid, slug)):
+                raise DamagedArtifact(f"{stranger}.", where=str(path))
+            self._manifests[slug] = opened
         return self._manifests[slug]
 
     def adopt_manifest(self, slug: str, opened: Manifest) -> None:

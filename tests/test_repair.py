@@ -147,6 +147,8 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a job edited": change(lambda d: d["jobs"]["t0_control"].__setitem__(0, "mine")),
     "claims more": change(lambda d: d["stage_status"]["report"].update(status="completed")),
     "wrong types, well sealed": change(lambda d: d.update(jobs=["a"]), seal=True),
+    "another run's": change(lambda d: d.update(run_id="other", jobs={"t0_control": ["theirs"]}), seal=True),
+    "another trial's": change(lambda d: d["trial"].update(slug="other"), seal=True),
     "version below one": change(lambda d: d.update(schema_version=0), seal=True),
     "version is text": change(lambda d: d.update(schema_version="2"), seal=True),
 }
@@ -172,6 +174,16 @@ def test_a_damaged_manifest_is_kept_byte_for_byte_and_rebuilt(lab: Lab, damage: 
     assert again.errors == {}
     assert lab.artifacts() == artifacts
     assert set(lab.resume().verbs.values()) == {"skip"}
+
+
+def test_a_manifest_of_another_run_is_named_as_such(lab: Lab) -> None:
+    """History: it was valid, so a copy of a colleague's was taken for this trial's."""
+    change(lambda d: d.update(run_id="theirs"), seal=True)(lab.trial.manifest)
+    before = snapshot(lab.root)
+    said = repair.check(lab.trial.manifest)
+    assert f"is that of trial '{SLUG}' of run 'theirs', not of '{SLUG}' of '{RID}'; rebuilt" in said[0]
+    assert "The original is kept as corrupt" in said[0]
+    assert snapshot(lab.root) == before
 
 
 def test_a_folder_in_its_place_is_kept_whole(lab: Lab) -> None:
