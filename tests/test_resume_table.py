@@ -44,6 +44,7 @@ run.json            older     | index run: not done yet                        |
 run.json            touched   | -                                              | -             | -
 run.json            edited    | -                                              | -             | -
 run.json            folder    | prepare run: not done yet                      | prepare index | corrupt
+run.json            symlink   | -                                              | -             | -
 
 open_book.jsonl     deleted   | prepare repair: missing                        | prepare       | -
 open_book.jsonl     emptied   | prepare repair: empty                          | prepare       | -
@@ -86,6 +87,7 @@ ledger.jsonl        older     | -                                              |
 ledger.jsonl        touched   | -                                              | -             | -
 ledger.jsonl        edited    | -                                              | -             | -
 ledger.jsonl        folder    | -                                              | -             | -
+ledger.jsonl        symlink   | -                                              | -             | -
 
 OUTPUT_DATASET_ID   deleted   | -                                              | -             | -
 OUTPUT_DATASET_ID   truncated | -                                              | -             | -
@@ -189,16 +191,21 @@ costs.json          symlink   | costs repair: a symlink stands in its place    |
 costs.json          dangling  | costs repair: a symlink stands in its place    | costs         | damaged
 
 report.md           deleted   | report repair: missing                         | report        | -
+report.md           emptied   | report repair: empty                           | report        | -
 report.md           flipped   | report repair: not what was written            | report        | damaged
 report.md           edited    | report repair: bytes, was                      | report        | damaged
 report.md           folder    | report repair: a folder stands in its place    | report        | damaged
+report.md           symlink   | report repair: a symlink stands in its place   | report        | damaged
 
 report.html         deleted   | report repair: missing                         | report        | -
 report.html         flipped   | report repair: not what was written            | report        | damaged
 report.html         symlink   | report repair: a symlink stands in its place   | report        | damaged
+report.html         folder    | report repair: a folder stands in its place    | report        | damaged
 
 figure              deleted   | report repair: missing                         | report        | -
 figure              flipped   | report repair: not what was written            | report        | damaged
+figure              folder    | report repair: a folder stands in its place    | report        | damaged
+figure              symlink   | report repair: a symlink stands in its place   | report        | damaged
 
 archive             deleted   | archive repair: missing                        | archive       | -
 archive             emptied   | archive repair: empty                          | archive       | -
@@ -213,10 +220,12 @@ archive             symlink   | archive repair: a symlink stands in its place  |
 SHA256SUMS          deleted   | archive repair: missing                        | archive       | -
 SHA256SUMS          flipped   | archive repair: not what was written           | archive       | damaged
 SHA256SUMS          edited    | archive repair: bytes, was                     | archive       | damaged
+SHA256SUMS          folder    | archive repair: a folder stands in its place   | archive       | damaged
 
 aggregate_report.md deleted   | index repair: missing                          | index         | -
 aggregate_report.md flipped   | index repair: not what was written             | index         | damaged
 aggregate_report.md edited    | index repair: bytes, was                       | index         | damaged
+aggregate_report.md symlink   | index repair: a symlink stands in its place    | index         | damaged
 
 index.html          deleted   | index repair: missing                          | index         | -
 index.html          truncated | index repair: bytes, was                       | index         | damaged
@@ -226,11 +235,15 @@ index.html          edited    | index repair: bytes, was                       |
 index.html          folder    | index repair: a folder stands in its place     | index         | damaged
 
 manifest            deleted   | parse run: not done yet                        | parse..report | -
+manifest            emptied   | parse run: not done yet                        | parse..report | corrupt
 manifest            truncated | parse run: not done yet                        | parse..report | corrupt
 manifest            flipped   | parse run: not done yet                        | parse..report | corrupt
 manifest            older     | score run: not done yet                        | score..report | -
 manifest            touched   | -                                              | -             | -
 manifest            edited    | -                                              | -             | -
+manifest            folder    | parse run: not done yet                        | parse..report | corrupt
+manifest            symlink   | -                                              | -             | -
+manifest            dangling  | parse run: not done yet                        | parse..report | corrupt
 
 .doit.db            deleted   | -                                              | -             | -
 .doit.db            emptied   | -                                              | -             | -
@@ -436,6 +449,8 @@ def seen(world: World, name: str, action: str) -> Row:
     if name in UNMENDED:
         remove(path)
         path.write_bytes(good)
+    if path.is_symlink():  # a record is read, and kept up to date, through a link
+        path.with_name("elsewhere").replace(path)
     remove(path.with_name("elsewhere"))
     assert len(left) < 2
     assert world.artifacts() == before
