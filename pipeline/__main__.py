@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.rest = rest
         return int(chosen.run(chosen) or EXIT_DONE)
     except TrialmakeError as error:
+        if "--json" in given:
+            console.say(jsonl.dumps_pretty(error.as_json()).decode().rstrip())
         console.warn(f"ERROR: {error}")
         return error.exit_code
     except KeyboardInterrupt:
@@ -61,8 +65,11 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are errors like all others: one message, exit code 3."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise UsageError(f"{message}.", hint=f"{self.prog} --help")
+        """Raise what argparse would print, with the nearest word there is."""
+        wrong = re.search(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<words>.*)\)", message)
+        close = difflib.get_close_matches(wrong["word"], re.findall(r"[\w-]+", wrong["words"]), n=1) if wrong else []
+        nearest = f"; did you mean {close[0]!r}?" if close else "."
+        raise UsageError(f"{message}{nearest}", hint=f"{self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,10 +117,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _power_arguments(power: argparse.ArgumentParser) -> None:
-    power.add_argument("pilot", nargs="?", help="RID[:trial] of a finished run to take variances from")
+    power.add_argument("pilot", nargs="?", help="RID[:trial[:treatment]] of a finished run to take variances from")
     power.add_argument("--temp", help="the pilot's temperature; default: its first")
     power.add_argument("--type", choices=["open", "closed"], help="default: the pilot's first")
-    power.add_argument("--metric", default="em", help="default: em")
+    power.add_argument("--metric", help="default: em")
     power.add_argument("--omega2", type=float, help="without a pilot: the variance of deltas between items")
     power.add_argument("--sigma2", type=float, default=0.0, help="the variance of one item's samples; default 0")
     power.add_argument("--delta", type=float, nargs="+", help="differences to plan for; default: the config's")
@@ -229,7 +236,9 @@ def _power(chosen: Chosen) -> None:
     if (chosen.pilot is None) == (chosen.omega2 is None):
         raise UsageError("name a finished run, or give --omega2 (and --sigma2); one of the two.")
     if chosen.pilot is not None:
-        document = comparing.power_from_pilot(chosen.pilot, chosen.temp, chosen.type, chosen.metric, wanted)
+        document = comparing.power_from_pilot(chosen.pilot, chosen.temp, chosen.type, chosen.metric or "em", wanted)
+    elif chosen.temp or chosen.type or chosen.metric:
+        raise UsageError("--temp, --type and --metric choose variances of a finished run, and none is named.")
     else:
         document = comparing.power_from_variances(chosen.omega2, chosen.sigma2, wanted)
     _show(chosen, document, comparing.power_text(document))

@@ -15,12 +15,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 from doit import cmd_forget, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 
-from pipeline import console, doit_state, graph, session, tasks
+from pipeline import console, doit_state, graph, jsonl, session, tasks
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
@@ -125,11 +125,20 @@ class Plan(Command):  # type: ignore[misc] # doit ships no types
 
     def execute(self, _params: Any, _args: list[str]) -> int:
         """Print the plan."""
-        return _guarded(lambda: _reading(_print_plan))
+        return _guarded(_plan)
+
+
+def _plan() -> int:
+    try:
+        return _reading(_print_plan)
+    except TrialmakeError as error:
+        if tasks.variables().json:
+            say(jsonl.dumps_pretty(error.as_json()).decode().rstrip())
+        raise
 
 
 def _print_plan() -> int:
-    from pipeline import jsonl, plan
+    from pipeline import plan
 
     opened = tasks.load()
     planned = plan.plan(opened)
@@ -139,6 +148,24 @@ def _print_plan() -> int:
         for line in plan.as_text(planned):
             say(line)
     return 0
+
+
+class DumpDB(Command):  # type: ignore[misc] # doit ships no types
+    """`doit dumpdb`: there is none to dump."""
+
+    name = "dumpdb"
+    doc_purpose = "(not used here: manifests hold what doit would remember)"
+    doc_usage = ""
+
+    def execute(self, _params: Any, _args: list[str]) -> int:
+        """Say where to look instead."""
+        return _guarded(self._refuse)
+
+    def _refuse(self) -> NoReturn:
+        raise UsageError(
+            "doit keeps no database of its own here: what is done stands in each trial's trial_manifest.json.",
+            hint="python -m pipeline status RID --json shows it all",
+        )
 
 
 class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types

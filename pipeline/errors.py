@@ -58,6 +58,17 @@ class TrialmakeError(Exception):
             lines.append(f"Next: {self.hint}")
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, object]:
+        """The same for a program: what a command prints with `--json` instead of its document."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "kept": self.kept,
+            "next": self.hint,
+            "exit_code": self.exit_code,
+        }
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders under `doit -n`; keyword-only arguments need help to travel.
         return (_rebuild, (type(self), self.__dict__))

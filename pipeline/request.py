@@ -48,12 +48,19 @@ def parse(variables: Mapping[str, str]) -> Request:
     if rid is not None and not paths.is_rid(rid):
         raise UsageError(f"rid={rid}: a run's id has letters, digits, '.', '_' and '-' only, at most 64.")
     config = variables.get("config")
+    forced, phases = _forced(variables), _selected(variables)
+    if phases and (outside := forced - phases - {"all"}):
+        chosen = ", ".join(name for name in graph.NAMES if name in phases)
+        raise UsageError(
+            f"force={','.join(sorted(outside))} is not among the chosen phases: {chosen}.",
+            hint="choose it too with from=, to= or only=, or leave force= out",
+        )
     return Request(
         rid=rid,
         config=Path(config) if config else None,
-        forced=_forced(variables),
+        forced=forced,
         trials=variables.get("trial"),
-        phases=_selected(variables),
+        phases=phases,
         wait=_flag(variables, "wait", True),
         deep=_choice(variables, "verify", ("deep",)) == "deep",
         yes=_flag(variables, "yes", False),

@@ -342,6 +342,14 @@ def test_a_phase_cannot_be_declared_done(one, words):
     assert tree(one) == before
 
 
+def test_there_is_no_database_to_dump(one):
+    before = tree(one)
+    refused = doit(one, "dumpdb")
+    assert refused.code == 3
+    assert "python -m pipeline status RID --json shows it all" in refused.err
+    assert tree(one) == before
+
+
 def test_without_a_name_it_is_the_run_that_was_created_last(fresh):
     for rid in ("zebra", "ape"):
         assert doit(fresh, f"rid={rid}", "config=experiment.yaml", "to=prepare").code == 0

@@ -100,12 +100,14 @@ def test_every_command_is_tried_here():
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["stauts"], errors.EXIT_USAGE, "invalid choice: 'stauts'"),
+        (["stauts"], errors.EXIT_USAGE, "; did you mean 'status'?"),
+        (["xyzzy"], errors.EXIT_USAGE, "invalid choice: 'xyzzy'"),
         (["runs", "extra"], errors.EXIT_USAGE, "unrecognized arguments: extra"),
         (["compare", "one"], errors.EXIT_USAGE, "required: second"),
         (["power", "--items", "many"], errors.EXIT_USAGE, "--items"),
         (["power"], errors.EXIT_USAGE, "name a finished run"),
         (["power", RID, "--omega2", "1"], errors.EXIT_USAGE, "one of the two"),
+        (["power", "--omega2", "0.1", "--type", "open"], errors.EXIT_USAGE, "choose variances of a finished run"),
         (["status", "nope"], errors.EXIT_USAGE, f"Runs there are: {RID}."),
         (["status", "../x"], errors.EXIT_USAGE, "there is no run '../x'"),
         (["explain", RID, "scores"], errors.EXIT_USAGE, "phases are: prepare, build"),
@@ -243,6 +245,22 @@ def test_doctor_asks_the_service(call, tmp_path, monkeypatch):
         Path("real.yaml").unlink()
     assert code == 0, out
     assert "ok    key: accepted by the service" in out
+
+
+def test_a_program_gets_an_error_as_json_too(call, tmp_path, monkeypatch):
+    """A run of the earlier tool that was not taken over yet ended with a message and no document."""
+    earlier_tool.Folder(run_kit.tiny(tmp_path) / "experiments" / "run_old").build()
+    monkeypatch.chdir(tmp_path)
+    before = run_kit.tree(tmp_path)
+    for command in ("status", "plan", "explain"):
+        code, out, err = call(command, "old", "--json")
+        told = json.loads(out)
+        assert (told["exit_code"], told["error"], told["next"]) == (code, "Refused", "doit resume rid=old")
+        assert "parts have all their answers" in told["kept"]
+        assert told["kept"] in err
+    ran = run_kit.doit(tmp_path, "plan", "rid=old", "json=1")
+    assert (json.loads(ran.out)["what"], ran.code) == (told["what"], code)
+    assert run_kit.tree(tmp_path) == before
 
 
 def test_orphans_are_listed_and_adopted(call, finished, tmp_path, monkeypatch):

@@ -81,6 +81,8 @@ def test_phases_are_chosen_by_span_and_by_name(words, phases):
         ({"force": ""}, "force= names no phase"),
         ({"force": ","}, "force= names no phase"),
         ({"force": "submit"}, "submit cannot be forced"),
+        ({"force": "stats", "from": "costs"}, "force=stats is not among the chosen phases: costs, report, index."),
+        ({"force": "score,report", "only": "report"}, "force=score is not among the chosen phases: report."),
         ({"only": "all"}, "only=all: there is no such phase"),
         ({"only": ""}, "only= names no phase"),
         ({"from": "parse,score"}, "from= and to= take one phase each"),
