@@ -277,8 +277,17 @@ def unreadable(path: Path, error: OSError) -> UnreadableFile:
         f"cannot be read ({error.strerror or error}).",
         where=str(path),
         kept="Nothing was changed: this says nothing about the file's content.",
-        hint="check permissions and the disk, then run the same command again",
+        hint=f"{remedy(path, error, 'check permissions and the disk')}, then run the same command again",
     )
+
+
+def remedy(path: Path, error: OSError, otherwise: str) -> str:
+    """What helps against *error* at *path*: what is known to, or *otherwise*."""
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        for place in (*reversed(path.parents), path):
+            if os.path.lexists(place) and not os.path.isdir(place):
+                return f"move {place} away, a file where a folder belongs"
+    return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 def sha256_of(path: Path) -> tuple[str, StatKey]:
@@ -325,7 +334,7 @@ def _explained(path: Path, kept: str = _KEPT) -> Iterator[None]:
             f"could not be written ({error.strerror or error}).",
             where=str(path),
             kept=kept,
-            hint=f"{_REMEDIES.get(error.errno or 0, _REMEDY)}, then run the same command again",
+            hint=f"{remedy(path, error, _REMEDY)}, then run the same command again",
         ) from error
 
 

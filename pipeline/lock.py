@@ -20,6 +20,7 @@ from pipeline import disk, jsonl
 from pipeline.errors import DiskTrouble, RunLocked
 
 _LOOK = 0.2  # seconds between a worker's looks for its parent
+_REMEDY = "make the run's folder writable and free space on its disk"
 
 _held: set[int] = set()
 _holder_pid = 0  # the process that opened what is in _held
@@ -113,7 +114,7 @@ def _explained(path: Path) -> Iterator[None]:
             f"cannot be locked ({error.strerror}).",
             where=str(path),
             kept="Nothing was changed or sent.",
-            hint="make the run's folder writable and free space on its disk, then run the same command again",
+            hint=f"{disk.remedy(path, error, _REMEDY)}, then run the same command again",
         ) from error
 
 

@@ -411,3 +411,16 @@ def test_a_stat_key_notices_each_of_its_four_facts(change):
     facts = dict.fromkeys(("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"), 1)
     assert StatKey.of(SimpleNamespace(**facts)) == StatKey.of(SimpleNamespace(**facts))
     assert StatKey.of(SimpleNamespace(**facts)) != StatKey.of(SimpleNamespace(**{**facts, change: 2}))
+
+
+@pytest.mark.parametrize("name", ["taken/below", "taken/two/below"])
+def test_a_file_where_a_folder_belongs_is_named(tmp_path, name):
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(DiskTrouble) as caught:
+        disk.make_folder(tmp_path / name)
+    assert caught.value.hint == (
+        f"move {tmp_path / 'taken'} away, a file where a folder belongs, then run the same command again"
+    )
+    with pytest.raises(UnreadableFile, match="Not a directory") as unread:
+        disk.read_bytes(tmp_path / name)
+    assert f"move {tmp_path / 'taken'} away" in str(unread.value)
