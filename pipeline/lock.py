@@ -20,7 +20,7 @@ from pipeline import disk, jsonl
 from pipeline.errors import DiskTrouble, RunLocked
 
 _LOOK = 0.2  # seconds between a worker's looks for its parent
-_REMEDY = "make the run's folder writable and free space on its disk"
+_REMEDY = "free space on the run's disk, or make its folder writable"
 
 _held: set[int] = set()
 _holder_pid = 0  # the process that opened what is in _held
