@@ -252,9 +252,9 @@ def _manifest(chosen: Chosen) -> None:
 
 
 def _orphans(chosen: Chosen) -> None:
-    from pipeline import actions, orphans, session
+    from pipeline import actions, opening, orphans
 
-    opened = session.open_for_writing(Request(rid=chosen.rid), console.warn, may_create=False)
+    opened = opening.for_writing(Request(rid=chosen.rid), console.warn, may_create=False)
     try:
         context = actions.make_context(opened)
         found = orphans.find(context)
@@ -275,16 +275,16 @@ def _emulate(chosen: Chosen) -> int:
 
 
 def _config_path(given: str | None) -> Path:
-    from pipeline import session
+    from pipeline import opening
 
-    return session.config_path(Request(config=Path(given) if given else None))
+    return opening.config_path(Request(config=Path(given) if given else None))
 
 
 def _session(rid: str | None) -> Any:
     """The named or latest run, to look at; before the first, what it would be."""
-    from pipeline import session
+    from pipeline import opening
 
-    return session.open_for_reading(Request(rid=rid), console.warn)
+    return opening.for_reading(Request(rid=rid), console.warn)
 
 
 def _run(rid: str | None) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from doit import cmd_forget, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 
-from pipeline import console, doit_state, graph, jsonl, session, tasks
+from pipeline import console, doit_state, graph, jsonl, opening, tasks
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
@@ -74,7 +74,7 @@ class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
         _check_names(args)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
             raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
-        opened = session.open_for_writing(request, say, may_create=self.may_create)
+        opened = opening.for_writing(request, say, may_create=self.may_create)
         doit_state.session = opened
         try:
             return self._work(opened, params, args)
@@ -181,7 +181,7 @@ class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
 
     def _write(self, params: Any, args: list[str]) -> int:
         _check_names(args)
-        opened = session.open_for_writing(tasks.variables(), say, may_create=False)
+        opened = opening.for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend
         try:
@@ -196,7 +196,7 @@ class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
 def _reading(work: Callable[[], Any]) -> int:
     # Not even the bytecode of dodo.py: whoever only looks leaves no trace.
     sys.dont_write_bytecode = True
-    opened = session.open_for_reading(tasks.variables(), console.warn)
+    opened = opening.for_reading(tasks.variables(), console.warn)
     doit_state.session = opened
     try:
         return int(work() or 0)

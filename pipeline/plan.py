@@ -18,11 +18,12 @@ from pipeline.custom_id import CLOSED, OPEN
 from pipeline.decision import Decision, Question, Refuse, Repair, Skip
 from pipeline.done import inputs_changed
 from pipeline.errors import DamagedArtifact
+from pipeline.opening import config_path
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
 from pipeline.queue import budget
 from pipeline.queue.budget import Estimate, Planned, Price
-from pipeline.session import Session, config_path
+from pipeline.session import Session
 from pipeline.workspace import Workspace
 
 NOT_REACHED = "not reached"  # the verb of a step whose input a refused one would have to write

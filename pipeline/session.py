@@ -1,4 +1,4 @@
-"""One invocation on one run: which run it is, what to do about each phase, doing it, and recording it.
+"""One invocation on one run: what to do about each phase, doing it, and recording it (`opening.py` makes one).
 
 This is where the decisions of `done.py`, the work of the phases and the manifest meet; doit's own
 side is in `tasks.py`, `doit_state.py` and `reporter.py`. `perform` runs in whatever worker doit
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,9 @@ from pipeline import (
     graph,
     identity,
     jsonl,
-    lock,
     manifest,
     mirror,
     paths,
-    repair,
-    restore,
-    takeover,
-    traces,
-    workspace,
 )
 from pipeline.decision import Decision, Question, Refuse, Skip
 from pipeline.disk import StatKey, Written
@@ -48,13 +41,11 @@ from pipeline.errors import (
     Refused,
     Stopped,
     TrialmakeError,
-    UnknownRun,
     Unreachable,
     UsageError,
 )
 from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, LEGACY, STOPPED, Stage
 from pipeline.memory import Memory
-from pipeline.paths import RunPaths
 from pipeline.phases import Outcome
 from pipeline.request import Request
 from pipeline.version import VERSION
@@ -466,122 +457,6 @@ class Session:
             return identity.of_prepare(self.workspace.config, digests)
         trial = self.workspace.trials[slug or next(iter(self.workspace.trials))]
         return identity.of_phase(phase, self.workspace.config, trial)
-
-
-# --- opening ---------------------------------------------------------------------------------------
-
-
-def open_for_reading(request: Request, say: Callable[[str], None]) -> Session:
-    """The named or latest run, to look at; before the first run, what it would be. Creates nothing."""
-    run = _existing(request)
-    if run is not None:
-        with ExitStack() as exits:
-            return _open(run, request, say, exits, readonly=True)
-    if request.rid is not None and request.config is None:
-        raise workspace.unknown_run(request.rid)
-    settings = _new_config(request)
-    would_be = RunPaths.of(request.rid or _default_rid())
-    opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
-    return Session(opened, Memory(would_be.database, readonly=True), request, say, ExitStack())
-
-
-def open_for_writing(request: Request, say: Callable[[str], None], *, may_create: bool) -> Session:
-    """The named or latest run, locked; created first where that is asked for. Raises UnknownRun, RunLocked, ..."""
-    run, settings = _existing(request), None
-    if run is None:
-        if request.rid is not None and request.config is None:
-            raise workspace.unknown_run(request.rid)
-        if not may_create:
-            raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
-        run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
-    elif request.config is not None or request.limit is not None:
-        word = "config=" if request.config is not None else "limit="
-        raise UsageError(
-            f"{word} starts a new run, but run {run.rid} exists and lives by its frozen {run.config}.",
-            hint=f"doit resume rid={run.rid}, or another rid for a new run",
-        )
-    with ExitStack() as exits:
-        exits.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
-        if settings is not None and not workspace.exists(run):  # another process may just have made it
-            source = config_path(request)
-            digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
-            workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
-            say(f"new run {run.rid} from {source}")
-        opened = _open(run, request, say, exits, readonly=False)
-    if run.stop_request.exists():
-        disk.remove(run.stop_request)
-        say(f"{paths.STOP_FILE} removed: going on.")
-    return opened
-
-
-def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:
-    """Open the run at *run*; a writer holds its lock already, since what is damaged is repaired or moved aside."""
-    if not workspace.exists(run):  # then it is the earlier tool's
-        if readonly:
-            raise takeover.refuse_unread(run)
-        takeover.take_over(run, say)
-    record = restore.open_record(run, readonly=readonly, say=say)
-    memory = Memory(run.database, readonly=readonly)
-    exits.callback(memory.close)
-    if memory.set_aside is not None:
-        say(f"{run.database.name} was damaged; kept as {memory.set_aside.name}. It is only a memory: nothing is lost.")
-    opened = workspace.open_run(
-        run, record, readonly=readonly, known=memory.fingerprints, deep=request.deep, forced=request.forced
-    )
-    opened.forgotten = memory.forgotten
-    if record.origin == LEGACY and not readonly:
-        takeover.complete(opened, say)
-    for slug in opened.trials:
-        repair.open_manifest(opened, slug, say=say)
-    return Session(opened, memory, request, say, exits.pop_all())
-
-
-def _existing(request: Request) -> RunPaths | None:
-    """The named run, else the latest; None when there is none."""
-    if request.rid is not None:
-        run = RunPaths.of(request.rid)
-        return run if workspace.exists(run) or traces.is_earlier_run(run.root) else None
-    known = [run for _, run in workspace.known_runs()]
-    for run in paths.runs():
-        if run not in known and workspace.was_submitted(run):
-            # Passed over, its work would be done, and paid, again as another run.
-            raise Refused(
-                "was submitted, but neither run.json nor experiment.yaml is left of it.",
-                where=str(run.root),
-                kept="Nothing was changed.",
-                hint=f"name the run you mean (doit resume rid={run.rid} takes this one up), or move the folder away",
-            )
-    return known[-1] if known else None
-
-
-def config_path(request: Request) -> Path:
-    """What a new run is made from: config=, else `./experiment.yaml`, else the bundled example."""
-    if request.config is not None:
-        return request.config
-    return paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else paths.resource("examples/experiment.yaml")
-
-
-def _new_config(request: Request) -> configuration.Config:
-    path = config_path(request)
-    variables = configuration.environment()
-    return configuration.read(path, base=workspace.base_of(path), environment=variables, limit=request.limit)
-
-
-def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:
-    return workspace.Record(
-        rid=run.rid,
-        created_at=manifest.utc_now(),
-        tool_version=VERSION,
-        config_sha256="",
-        config=settings.values,
-        sources_base=".",
-        trials=tuple(trial.slug for trial in settings.trials),
-        stages={},
-    )
-
-
-def _default_rid() -> str:
-    return datetime.now(UTC).strftime("r%Y%m%d%H%M%S")
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from doit.doit_cmd import get_var
 from doit.exceptions import InvalidDodoFile, TaskFailed
 
-from pipeline import console, doit_state, graph, request, session
+from pipeline import console, doit_state, graph, opening, request
 from pipeline.decision import Skip
 from pipeline.doit_state import Checker
 from pipeline.errors import TrialmakeError, UnreadableFile
@@ -50,7 +50,7 @@ def load() -> Session:
     if doit_state.session is None:
         # A command of doit's own (info, clean, help TASK): it can only look.
         try:
-            doit_state.session = session.open_for_reading(variables(), console.warn)
+            doit_state.session = opening.for_reading(variables(), console.warn)
         except TrialmakeError as error:
             raise InvalidDodoFile(str(error)) from error
     return doit_state.session

@@ -24,7 +24,7 @@ from typing import Any
 from doit import cmd_run, doit_cmd, plugin
 from ruamel.yaml import YAML
 
-from pipeline import console, disk, doit_state, session
+from pipeline import console, disk, doit_state, opening
 from pipeline.request import parse
 
 # A process asks once which plugins are installed; going through all packages anew is a third of a small command's time.
@@ -121,7 +121,7 @@ def doit(folder: Path, *words: str) -> Ran:
 def reading(folder: Path, **variables: str):
     """The session a reader of the run would have."""
     with contextlib.chdir(folder):
-        opened = session.open_for_reading(parse({"rid": RID, **variables}), console.warn)
+        opened = opening.for_reading(parse({"rid": RID, **variables}), console.warn)
         try:
             yield opened
         finally:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline import request, session
+from pipeline import opening, request
 from pipeline.errors import TrialmakeError
 
 TO_COSTS = ("prepare", "build", "submit", "download", "parse", "score", "stats", "costs")
@@ -25,7 +25,7 @@ def resume(rid: str, *phases: str, **variables: str) -> Ending:
 def go(rid: str, phases: tuple[str, ...], *, may_create: bool, **variables: str) -> Ending:
     ending = Ending()
     asked = request.parse({"rid": rid, "poll": "0.01", **variables})
-    opened = session.open_for_writing(asked, ending.said.append, may_create=may_create)
+    opened = opening.for_writing(asked, ending.said.append, may_create=may_create)
     try:
         for phase, slug in opened.cells():
             if phase.name not in phases:

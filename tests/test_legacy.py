@@ -33,7 +33,7 @@ from earlier_tool import (
 from emulator_kit import Api
 from session_kit import TO_COSTS, Ending
 
-from pipeline import disk, jsonl, ledger, repair, session
+from pipeline import disk, jsonl, ledger, opening, repair
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -253,7 +253,7 @@ def test_a_file_that_went_missing_is_the_reason_that_is_given(lab: Lab) -> None:
     folder = lab.folder()
     lab.resume(*TO_COSTS, "report")
     (folder.results / "predictions.csv").unlink()
-    with contextlib.closing(session.open_for_reading(words.parse({"rid": "old"}), print)) as opened:
+    with contextlib.closing(opening.for_reading(words.parse({"rid": "old"}), print)) as opened:
         reasons = {phase.name: opened.decide(phase.name, slug).reason for phase, slug in opened.cells()}
     assert reasons["parse"] == "predictions.csv: missing; it is made anew in this tool's format"
     assert reasons["download"].endswith("is made anew in this tool's format: predictions.csv: missing")
@@ -572,7 +572,7 @@ def test_looking_says_what_resume_would_do_and_writes_nothing(lab: Lab) -> None:
     empty_of_answers(folder, folder.names[-1])
     before = snapshot(folder.root)
     with pytest.raises(Refused, match="has not been taken over") as refused:
-        session.open_for_reading(words.parse({"rid": "old"}), print)
+        opening.for_reading(words.parse({"rid": "old"}), print)
     assert "3 of 4 parts have all their answers; 1 were submitted and are asked for" in str(refused.value)
     assert snapshot(folder.root) == before
 

@@ -9,7 +9,7 @@ from faulty_disk import operations
 from ruamel.yaml import YAML
 from small_trial import CLOSED, NEVER, OPEN, settings
 
-from pipeline import graph, ledger, plan, request, session
+from pipeline import graph, ledger, opening, plan, request
 from pipeline.errors import UsageError
 from pipeline.paths import RunPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
@@ -39,7 +39,7 @@ def configure(folder, **changes):
 
 @contextmanager
 def reading(**words):
-    opened = session.open_for_reading(request.parse(words), print)
+    opened = opening.for_reading(request.parse(words), print)
     try:
         yield opened
     finally:

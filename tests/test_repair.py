@@ -20,7 +20,7 @@ from faulty_disk import ERRORS, FaultyDisk, operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import jsonl, manifest, repair, sealed, session, workspace
+from pipeline import jsonl, manifest, opening, repair, sealed, workspace
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -247,7 +247,7 @@ def test_a_reader_gets_the_same_in_memory_and_writes_nothing(lab: Lab) -> None:
     lab.run.config.unlink()
     before = snapshot(lab.root)
     said: list[str] = []
-    opened = session.open_for_reading(words.parse({"rid": RID}), said.append)
+    opened = opening.for_reading(words.parse({"rid": RID}), said.append)
     looked = dict(opened.workspace.manifest(SLUG).document)
     opened.close()
     assert snapshot(lab.root) == before
@@ -328,7 +328,7 @@ def test_nothing_changes_when_the_original_cannot_be_kept(lab: Lab, error: int) 
         before = lab.trial.manifest.read_bytes()
         said: list[str] = []
         with FaultyDisk(0, error) as disk, pytest.raises(DiskTrouble):
-            session.open_for_writing(words.parse({"rid": RID}), said.append, may_create=False)
+            opening.for_writing(words.parse({"rid": RID}), said.append, may_create=False)
         assert disk.fired
         assert said == [], "it was told that the original is kept before it was"
         assert lab.trial.manifest.read_bytes() == before
@@ -444,7 +444,7 @@ def test_migrate_does_what_check_said(lab: Lab) -> None:
 
 
 def test_migrate_respects_the_one_writer(lab: Lab) -> None:
-    opened = session.open_for_writing(words.parse({"rid": RID}), print, may_create=False)
+    opened = opening.for_writing(words.parse({"rid": RID}), print, may_create=False)
     try:
         with pytest.raises(RunLocked):
             repair.migrate(lab.trial.manifest)

@@ -9,7 +9,7 @@ from faulty_disk import operations
 from ruamel.yaml import YAML
 from small_trial import CLOSED, OPEN, settings
 
-from pipeline import done, graph, jsonl, request, sealed, session, views
+from pipeline import done, graph, jsonl, opening, request, sealed, views
 from pipeline.errors import UsageError
 from pipeline.paths import RunPaths
 
@@ -38,7 +38,7 @@ def look(view, *words, **asked):
     found = []
 
     def ask():
-        opened = session.open_for_reading(request.parse({"rid": "r1", **asked}), print)
+        opened = opening.for_reading(request.parse({"rid": "r1", **asked}), print)
         found.append(view(opened, *words))
         opened.close()
 
@@ -138,7 +138,7 @@ def test_status_tells_what_differs_in_the_config(built):
 
 
 def test_a_failure_is_shown_beside_the_decision(built):
-    opened = session.open_for_writing(request.parse({"rid": "r1"}), print, may_create=False)
+    opened = opening.for_writing(request.parse({"rid": "r1"}), print, may_create=False)
     opened.fail("parse", "small-default", "no such luck", "TrialmakeError")
     opened.close()
     found = look(views.status)
