@@ -563,3 +563,23 @@ def test_what_cannot_be_had_again_is_refused_and_sends_nothing(world, gone, said
     assert [path.name for path in world.run.parent.iterdir()] == [world.run.name], "no other run was begun"
     if (world.run / ".emulator").exists():
         assert len(history.jobs(world.run / ".emulator")) in (0, 8)
+
+
+def test_a_repair_says_how_many_parts_it_mends(clean):
+    """History: it named the first, whatever else was damaged."""
+    results = clean.run / TRIAL / "results"
+    before, calls = clean.artifacts(), clean.calls()
+    for part, action in (("t0_control_p01", "deleted"), ("t0_control_p02", "emptied"), ("t0_treatment_p01", "edited")):
+        damage(results / part / "results.jsonl", action, b"")
+    (clean.run / TRIAL / "batch_inputs" / "t0_control_p01.jsonl").unlink()
+    (clean.run / TRIAL / "batch_inputs" / "t0_control_p02.jsonl").unlink()
+    mended = doit(clean.folder)
+    assert mended.worked == ["build", "download"]
+    assert mended.decisions["build", TRIAL][1].endswith("t0_control_p01.jsonl: missing; and 1 more part")
+    assert mended.decisions["download", TRIAL][1].endswith("results.jsonl: missing; and 2 more parts")
+    [aside] = clean.leftovers(results / "t0_treatment_p01" / "results.jsonl")
+    assert (
+        f"{TRIAL}/results/t0_treatment_p01/results.jsonl was not what was recorded; kept as {aside.name}" in mended.out
+    )
+    aside.unlink()
+    assert (clean.artifacts(), clean.calls()) == (before, calls)
