@@ -137,6 +137,13 @@ def creation_of(run: RunPaths) -> str:
 
 def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
     """The error for a rid without a run; its hint lists the runs there are."""
+    if not experiments.is_dir() and (kind := fingerprints.kind(experiments)):
+        return UnknownRun(
+            f"there is no run {rid!r}: a {kind} stands where the folder of the runs belongs.",
+            where=str(experiments),
+            kept="Nothing was changed.",
+            hint=f"move {experiments} away and put the folder of the runs there, then run the same command again",
+        )
     try:
         there = [run.rid for _, run in reversed(known_runs(experiments))]
     except FutureVersion:

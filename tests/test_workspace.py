@@ -196,6 +196,20 @@ def test_when_a_run_was_created_its_manifests_know_too(small, run):
     assert workspace.creation_of(run) == "1970-01-01T00:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("put", "kind"),
+    [(lambda path: path.write_text("notes"), "file"), (lambda path: path.symlink_to("gone"), "symlink")],
+)
+def test_what_stands_in_place_of_all_runs_is_named(quick_path, put, kind):
+    """History: the advice was to start the run, which could not be made there."""
+    put(quick_path / "experiments")
+    error = workspace.unknown_run("r1", quick_path / "experiments")
+    assert isinstance(error, UnknownRun)
+    assert error.what == f"there is no run 'r1': a {kind} stands where the folder of the runs belongs."
+    assert error.where == str(quick_path / "experiments")
+    assert error.hint.startswith(f"move {quick_path / 'experiments'} away")
+
+
 def test_an_unknown_run_names_those_there_are(small, run):
     make(small, "newer", "2026-03-01T00:00:00.000Z")
     error = workspace.unknown_run("nope", run.root.parent)
