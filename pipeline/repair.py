@@ -138,18 +138,18 @@ def recover(place: Place) -> Opening:
     if fingerprints.kind(place.path) is None:
         return _rebuilt(place, {}, f"{name} is gone", keep=None)
     try:
-        opened = manifest.load(place.path)
-        if place.slug is not None and (stranger := opened.stranger(place.run_id, place.slug)):
-            return _rebuilt(place, {}, f"{name} {stranger}", keep=CORRUPT)  # its jobs are not ours
-        return Opening(opened, None, ())
+        opening = Opening(manifest.load(place.path), None, ())
     except OlderManifest as older:
         try:
-            return _upgraded(place, older.document)
+            opening = _upgraded(place, older.document)
         except DamagedArtifact as damage:
             saved = upgrade.salvage(older.document, run_id=place.run_id, created_at=place.created_at)
             return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT, saved=saved)
     except DamagedArtifact as damage:
         return _rebuilt(place, _legible(place.path), f"{name}: {damage.what}", keep=CORRUPT)
+    if place.slug is not None and (stranger := opening.manifest.stranger(place.run_id, place.slug)):
+        return _rebuilt(place, {}, f"{name} {stranger}", keep=CORRUPT)  # its jobs are not ours
+    return opening
 
 
 def moved(opened: Manifest, paths: TrialPaths) -> Manifest:

@@ -186,6 +186,46 @@ def test_a_manifest_of_another_run_is_named_as_such(lab: Lab) -> None:
     assert snapshot(lab.root) == before
 
 
+@pytest.mark.parametrize("whose", [{"run_id": "theirs"}, {"trial": "n-default"}], ids=["run", "trial"])
+@pytest.mark.parametrize("older", [False, True], ids=["sealed", "without checksum"])
+def test_a_copied_manifest_brings_no_jobs_along(lab: Lab, whose: dict[str, str], older: bool) -> None:
+    """History: one without a checksum was upgraded with the jobs of the other run in it."""
+    good, artifacts = lab.document(), lab.artifacts()
+
+    def copied(document: dict[str, Any]) -> None:
+        document["run_id"] = whose.get("run_id", RID)
+        document["trial"]["slug"] = whose.get("trial", SLUG)
+        document["jobs"] = {group: ["theirs" for _ in names] for group, names in document["jobs"].items()}
+        if older:
+            del document["checksum"]
+
+    change(copied, seal=not older)(lab.trial.manifest)
+    original = lab.trial.manifest.read_bytes()
+    ending = lab.resume()
+    assert ending.errors == {}
+    assert [ending.verbs[name] for name in ("build", "submit", "download")] == ["skip"] * 3
+    (copy,) = kept(lab, "corrupt")
+    assert copy.read_bytes() == original
+    assert kept(lab, "backup") == []
+    assert {name: lab.document()[name] for name in ("run_id", "trial", "jobs")} == {
+        name: good[name] for name in ("run_id", "trial", "jobs")
+    }
+    assert lab.artifacts() == artifacts
+    assert set(lab.resume().verbs.values()) == {"skip"}
+
+
+def test_a_run_that_was_copied_whole_is_not_rebuilt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = lab.root / "elsewhere"
+    shutil.copytree(lab.run.root, elsewhere / "experiments" / lab.run.root.name)
+    monkeypatch.chdir(elsewhere)
+    copy = Lab(elsewhere)
+    before = copy.trial.manifest.read_bytes()
+    assert "changes nothing" in repair.check(copy.trial.manifest)[0]
+    assert set(copy.resume().verbs.values()) == {"skip"}
+    assert copy.trial.manifest.read_bytes() == before
+    assert kept(copy, "corrupt") == []
+
+
 def test_a_folder_in_its_place_is_kept_whole(lab: Lab) -> None:
     lab.trial.manifest.unlink()
     lab.trial.manifest.mkdir()
