@@ -58,11 +58,21 @@ def upgrade(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Doc
 
 
 def salvage(document: Mapping[str, Any], *, run_id: str, created_at: str) -> Document:
-    """The upgrade of those keys of a version 1 that are valid by themselves; empty when they name no trial."""
-    known = {"jobs": {}, "model_id": "-"}
-    sound = {key: value for key, value in document.items() if not schema.problems({**known, key: value}, SCHEMA)}
+    """The upgrade of those keys of an older manifest that can be upgraded by themselves; empty when none names a trial.
+
+    Each is held against the schema of version 1, as far as that knows it, and against that of version 2.
+    """
+
+    def sound(key: str) -> bool:
+        try:
+            upgrade({"jobs": {}, "model_id": "-", key: document[key]}, run_id=run_id, created_at=created_at)
+        except DamagedArtifact:
+            return False
+        return True
+
     try:
-        return upgrade({"jobs": {}, **sound}, run_id=run_id, created_at=created_at)
+        kept = {key: value for key, value in document.items() if sound(key)}
+        return upgrade({"jobs": {}, **kept}, run_id=run_id, created_at=created_at)
     except DamagedArtifact:
         return {}
 
