@@ -14,7 +14,7 @@ import pytest
 from queue_kit import Lab
 from run_kit import CONFIG, RID, TRIAL, artifacts, doit, leftovers, tiny
 
-from pipeline import disk, ledger, lock, manifest, session
+from pipeline import disk, ledger, lock, manifest, opening
 from pipeline.emulator import history
 from pipeline.errors import ProviderError
 from pipeline.queue import context
@@ -22,7 +22,7 @@ from pipeline.queue import context
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BACK, AHEAD = timedelta(days=-1), timedelta(days=60)
 _JUMPS = (timedelta(0), BACK, timedelta(hours=20), timedelta(hours=-50))
-_READERS = (context, disk, ledger, lock, manifest, session)  # every module that asks for the time by itself
+_READERS = (context, disk, ledger, lock, manifest, opening)  # every module that asks for the time by itself
 
 # What a wrong clock shows when the right one shows *now*; made anew for each test, since some remember.
 WRONG: dict[str, Callable[[], Callable[[datetime], datetime]]] = {
