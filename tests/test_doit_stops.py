@@ -204,7 +204,7 @@ def test_kill_9_at_fifty_random_instants_and_again_during_the_resume(states, see
     ("workers", "operation", "name"),
     [
         (("-n", "4"), "write", "ledger.jsonl"),
-        (("-n", "4", "-P", "thread"), "rename", "predictions.csv"),
+        pytest.param(("-n", "4", "-P", "thread"), "rename", "predictions.csv", marks=HEAVY),
         pytest.param(("-n", "4"), "rename", "predictions.csv", marks=HEAVY),
         pytest.param(("-n", "4", "-P", "thread"), "write", "ledger.jsonl", marks=HEAVY),
     ],

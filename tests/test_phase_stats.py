@@ -429,7 +429,7 @@ def tables(draw: st.DrawFn) -> list[dict[str, str]]:
     return rows
 
 
-PROPERTY = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @PROPERTY

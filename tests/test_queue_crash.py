@@ -108,7 +108,7 @@ def test_killed_at_every_step(small, undisturbed, share):
 def test_killed_at_steps_of_a_run_whose_jobs_expire():
     """Two attempts a part: the second asks for exactly the rows the first left, whenever the kill came."""
     layout = Layout(items=4)
-    for at, what in list(enumerate(moments(EXPIRES, layout=layout), 1))[::9]:
+    for at, what in list(enumerate(moments(EXPIRES, layout=layout), 1))[::18]:
         with Lab(layout, EXPIRES) as lab:
             assert die(lab, at)
             ending = lab.go()
@@ -122,7 +122,7 @@ def test_killed_at_steps_of_a_run_whose_jobs_expire():
 def test_a_disk_that_takes_no_more_is_told_and_costs_nothing(small, lasting):
     """Out of space before each change: the old files stay, nothing is sent without its record, a resume goes on."""
     changes = [what for what in small if what.startswith(CHANGES)]
-    for at in range(lasting, len(changes), 3):
+    for at in range(lasting, len(changes), 5):
         with Lab() as lab:
             left, full = at, []
 

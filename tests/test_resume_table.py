@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from quick_folder import quick_folder
@@ -464,7 +465,16 @@ def seen(world: World, name: str, action: str) -> Row:
     return Row(name, action, decides, span(resumed.worked), kept)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.name} {row.action}")
+def often() -> list[Any]:
+    """Every row; of files that stand beside another of their phase all but two are left to the heavy tests."""
+    twins, kept = ("attempts.json", "usage.csv", "costs.json"), ("deleted", "flipped")
+    return [
+        pytest.param(row, marks=pytest.mark.heavy) if row.name in twins and row.action not in kept else row
+        for row in rows()
+    ]
+
+
+@pytest.mark.parametrize("row", often(), ids=lambda row: f"{row.name} {row.action}")
 def test_a_damaged_file_is_decided_and_mended_as_the_table_says(clean, row):
     found = seen(clean, row.name, row.action)
     verb, _, reason = row.decides.partition(": ")
