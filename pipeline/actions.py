@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import console, jsonl
+from pipeline import console, waiting
 from pipeline.errors import AuthError, Refused
 from pipeline.phases import Outcome, Output
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.providers.base import Provider
     from pipeline.queue.budget import Planned
     from pipeline.queue.context import Context
-    from pipeline.queue.progress import Progress
     from pipeline.session import Session
 
 Action = Callable[["Session", str, Mapping[str, str]], Outcome]
@@ -159,7 +158,7 @@ def make_context(session: Session) -> Context:
             say=session.say,
             check_stop=session.check_stop,
             allow_spending=lambda planned: _confirm(session, planned),
-            show=_progress(session),
+            show=waiting.shown(session.say, as_json=session.request.json),
             sleep=lambda seconds: _sleep(session, seconds),
         ),
         Options(
@@ -255,24 +254,6 @@ def _confirm(session: Session, planned: Planned) -> None:
         )
     if not console.ask(f"Submit {planned.cost}?"):
         raise Refused("not confirmed.", kept="Nothing was sent.", hint=session.resume_command)
-
-
-def _progress(session: Session) -> Callable[[Progress | None], None]:
-    """How a wait is shown: as JSON, as a line drawn over on a terminal, else as lines when something changed."""
-    last = ""
-
-    def show(progress: Progress | None) -> None:
-        nonlocal last
-        if session.request.json:
-            if progress is not None:
-                session.say(jsonl.dumps(progress.as_json()).decode())
-        elif console.is_terminal():
-            console.draw(progress.line if progress is not None else "")
-        elif progress is not None and progress.steady != last:
-            session.say(progress.line)
-            last = progress.steady
-
-    return show
 
 
 def _index(session: Session, slug: str) -> Index:

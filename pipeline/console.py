@@ -1,50 +1,84 @@
 """Lines for the person at the terminal; the only module that prints.
 
 Text that came from outside (a model's answer, a provider's message) may hold control characters that
-move the cursor, hide text or reorder it; they are shown as escapes.
+move the cursor, hide text or reorder it; they are shown as escapes. Colour says nothing that the words
+do not say; it is left out where `NO_COLOR` is set, on a dumb terminal, and where no terminal is.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from pipeline.plain import visible
 
-_drawn = False  # whether the cursor stands in a line of `draw`
+if TYPE_CHECKING:  # a tenth of a second, for what only a terminal needs
+    from rich.console import Console
+    from rich.text import Text
+
+QUIET, GOOD, BAD, WARNING, STRONG = "dim", "green", "bold red", "yellow", "bold"
+_SHORTEST_BAR, _LONGEST_BAR = 8, 40
+
+_drawn = 0  # the lines of `draw` that the cursor stands at the end of
 
 
 def say(text: str) -> None:
     """A line on standard output."""
-    draw("")
+    draw()
     print(visible(text), flush=True)
 
 
 def warn(text: str) -> None:
     """A line on standard error: what is not a result."""
-    draw("")
+    draw()
     print(visible(text), file=sys.stderr, flush=True)
 
 
-def draw(text: str) -> None:
-    """A line on the terminal that whatever comes next replaces; an empty one only takes it away."""
+def draw(*lines: str | Text) -> None:
+    """Lines on the terminal that whatever comes next replaces; none: only take those away."""
     global _drawn
     if _drawn:
-        print("\r\x1b[K", end="", flush=True)
-    _drawn = bool(text)
-    if text:
-        print(visible(text)[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+        print("\r\x1b[K" + "\x1b[A\x1b[K" * (_drawn - 1), end="", flush=True)
+    _drawn = len(lines)
+    if lines:
+        print("\n".join(_fitted(line) for line in lines), end="", flush=True)
+
+
+def text(words: str, style: str = "") -> Text:
+    """*words* for `draw`, in a style of this module."""
+    from rich.text import Text
+
+    return Text(visible(words), style)
+
+
+def bar(before: str, share: float, after: str) -> Text:
+    """A bar between two texts, *share* of it filled, as long as the terminal allows; none where it is too narrow."""
+    line, end = text(before), text(after)
+    room = min(_LONGEST_BAR, _width() - line.cell_len - end.cell_len)
+    if room >= _SHORTEST_BAR:
+        filled = min(room, int(room * share))
+        full, empty = "━─" if _console().encoding.startswith("utf") else "#-"
+        line.append(full * filled, GOOD)
+        line.append(empty * (room - filled), QUIET)
+    line.append_text(end)
+    return line
+
+
+def painted(words: str, style: str) -> str:
+    """*words* as standard output shows them in *style*: with colours on a terminal that wants some."""
+    return _rendered(text(words, style)) if style and is_terminal() else visible(words)
 
 
 def is_terminal() -> bool:
-    """Whether standard output is a terminal, where a line can be drawn over."""
-    return sys.stdout.isatty()
+    """Whether standard output is a terminal where a line can be drawn over."""
+    return sys.stdout.isatty() and not _console().is_dumb_terminal
 
 
 def ask(question: str) -> bool:
     """Whether the person at the terminal says yes; no when nobody can be asked."""
     if not sys.stdin.isatty():
         return False
+    draw()
     print(visible(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -52,3 +86,29 @@ def ask(question: str) -> bool:
 def can_ask() -> bool:
     """Whether somebody sits at the terminal."""
     return sys.stdin.isatty()
+
+
+def _fitted(line: str | Text) -> str:
+    """*line* cut to the terminal's width, rendered: a line that wrapped could not be taken away again."""
+    cut = text(line) if isinstance(line, str) else line.copy()
+    cut.truncate(_width(), overflow="ellipsis")
+    return _rendered(cut)
+
+
+def _rendered(line: Text) -> str:
+    console = _console()
+    with console.capture() as captured:
+        console.print(line, end="", soft_wrap=True)
+    return captured.get()
+
+
+def _width() -> int:
+    """Columns a drawn line may take: one is left, so that the cursor does not move on by itself."""
+    return _console().width - 1
+
+
+def _console() -> Console:
+    """What knows the terminal: its width now, its colours, and whether `NO_COLOR` asks for none."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)

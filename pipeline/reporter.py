@@ -11,7 +11,7 @@ from typing import Any
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from pipeline import console, doit_state, graph
+from pipeline import console, doit_state, graph, jsonl
 from pipeline.decision import Decision, Refuse, Repair, Run, Skip
 from pipeline.errors import (
     EXIT_BUDGET,
@@ -27,7 +27,6 @@ from pipeline.errors import (
     Stopped,
     Unreachable,
 )
-from pipeline.plain import visible
 from pipeline.session import Session
 
 Cell = tuple[str, str]
@@ -42,6 +41,8 @@ _ENDINGS = {
 # Which exit code tells most, from least: "not ready" only counts when nothing else is wrong, a stop always does.
 _WEIGHTS = (EXIT_DONE, EXIT_NOT_READY, EXIT_FAILED, EXIT_ERROR, EXIT_BUDGET, EXIT_SIGINT, EXIT_SIGTERM)
 _SHOWN = 10  # failed phases named at the end
+_STYLES = {"skip": console.QUIET, "run": "", "repair": console.WARNING, "refuse": console.BAD}
+_TONES = {"good": console.GOOD, "bad": console.BAD, "open": ""}
 
 
 class ReaderGone(KeyboardInterrupt):
@@ -72,11 +73,14 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self._counts: dict[str, int] = {}
         self._same_bytes = 0
         self._failed: list[str] = []
+        self._reports: list[str] = []  # trials whose report was found current, or made so
+        self._slug_width = max(map(len, self.session.workspace.trials), default=1)
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, style: str = "") -> None:
         """Show *text* at once; control characters of what others wrote are shown as escapes."""
+        console.draw()
         try:
-            self.outstream.write(visible(text))
+            self.outstream.write(console.painted(text, style))
             self.outstream.flush()
         except BrokenPipeError as error:
             raise ReaderGone from error
@@ -108,6 +112,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         if (cell := _cell(task)) is not None:
             self._say(cell, self.session.decisions[cell])
             self._count("skipped")
+            self._current(cell)
 
     def add_success(self, task: Any) -> None:
         """doit has recorded the task: now the manifest follows."""
@@ -118,6 +123,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         repaired = isinstance(self._decided[cell], Repair)
         self._count("repaired" if repaired else "rebuilt" if before else "built")
         self._same_bytes += bool(before and before == after and not repaired)
+        self._current(cell)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task did not finish: keep the reason, show it in the error's own words."""
@@ -136,7 +142,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self._count(ending)
         self._failed.append(f"{ending}: {task.name}: {_first_line(message)}")
         if not refused:  # else the decision has just said it
-            self.write(f"{task.name}: {message}\n")
+            self.write(f"{task.name}: ", console.BAD)
+            self.write(f"{message}\n")
 
     def complete_run(self) -> None:
         """doit is done, or was interrupted; the command sums up, which knows how it ended."""
@@ -144,28 +151,74 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
             self.write(f"{message}\n")
 
     def sum_up(self) -> None:
-        """The last words: how many phases went which way, what failed, where the reports are, what to do next."""
+        """The last words: what was done, what failed, what the results are, what to do next, where the reports are."""
         said = [f"{self._counts[key]} {key}" for key in _ORDER if self._counts.get(key)]
         same = f" ({self._same_bytes} to the same bytes)" if self._same_bytes else ""
         if said:
-            self.write(f"{', '.join(said)}{same}\n")
+            self.write(f"{', '.join(said)}{same}\n", console.STRONG)
         if len(self._failed) > 1:  # a single one stands just above
             for line in self._failed[:_SHOWN]:
                 self.write(f"  {line}\n")
             if len(self._failed) > _SHOWN:
                 self.write(f"  and {len(self._failed) - _SHOWN} more\n")
-        for report in self.session.reports():
+        reports = [path for path in self.session.reports() if path.parent.parent.name in self._reports]
+        results = self._results()
+        going_on = self._next()
+        if self.exit_code == EXIT_DONE and going_on:
+            self.write(f"Next: {going_on}\n")
+        for report in reports:
             self.write(f"report: {report}\n")
-        if self.exit_code == EXIT_NOT_READY:
-            self.write(f"Next: {self.session.resume_command} collects the rest\n")
-        elif self.exit_code not in (EXIT_DONE, EXIT_SIGINT, EXIT_SIGTERM):
-            self.write(f"Next: mend what is named above, then {self.session.resume_command}\n")
+        if self.exit_code != EXIT_DONE and going_on:
+            self.write(f"Next: {going_on}\n")
+        if self.session.request.json:
+            event = {
+                "event": "end",
+                "exit_code": self.exit_code,
+                "phases": self._counts,
+                "results": results,
+                "reports": [report.as_posix() for report in reports],
+                "next": going_on,
+            }
+            self.write(f"{jsonl.dumps(event).decode()}\n")
+
+    def _results(self) -> dict[str, Any] | None:
+        """Say what the finished trials came to; None while there are none."""
+        if not self._reports:
+            return None
+        from pipeline.ending import ending
+
+        found = ending(self.session.workspace, self._reports)
+        if not found.asked:
+            return None
+        for line, tone in found.lines():
+            self.write(f"{line}\n", _TONES[tone])
+        return found.as_json()
+
+    def _next(self) -> str | None:
+        """The command that goes on from here; a stop says it itself."""
+        resume = self.session.resume_command
+        match self.exit_code:
+            case code if code == EXIT_NOT_READY:
+                return f"{resume} collects the rest"
+            case code if code == EXIT_DONE:
+                if self.session.request.phases:
+                    return f"{resume} does the phases that were not chosen"
+                shown = self.session.workspace.paths.index_html.is_file()
+                return f"python -m pipeline open {self.session.workspace.rid}" if shown else None
+            case code if code in (EXIT_SIGINT, EXIT_SIGTERM):
+                return None
+        return f"mend what is named above, then {resume}"
 
     def _say(self, cell: Cell, decision: Decision) -> None:
         phase, slug = cell
         self._decided[cell] = decision
-        self.write(f"{phase:<{_WIDTH}}  {slug or '-'}  {decision.verb}  {decision.reason}\n")
+        place = f"{phase:<{_WIDTH}}  {slug or '-':<{self._slug_width}}"
+        self.write(f"{place}  {decision.verb:<6}  {decision.reason}\n", _STYLES[decision.verb])
         self.session.log(phase, slug, decision)
+
+    def _current(self, cell: Cell) -> None:
+        if cell[0] == "report":
+            self._reports.append(cell[1])
 
     def _count(self, key: str) -> None:
         self._counts[key] = self._counts.get(key, 0) + 1

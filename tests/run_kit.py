@@ -34,7 +34,7 @@ RID = "tiny"
 PATIENCE = 20  # seconds for what takes milliseconds on an idle machine
 TRIAL = "small-default"
 EVERY = ("prepare", "build", "submit", "download", "parse", "score", "stats", "costs", "report", "index")
-_LINE = re.compile(rf"^({'|'.join((*EVERY, 'archive'))}) +(\S+)  (skip|run|repair|refuse)  (.*)$")
+_LINE = re.compile(rf"^({'|'.join((*EVERY, 'archive'))}) +(\S+) +(skip|run|repair|refuse) +(.*)$")
 
 CLOSED = [
     {"id": "c1", "question": "What is the capital of Australia?", "answers": ["Canberra"]},

@@ -108,6 +108,7 @@ def test_parse_mismatch_errors_and_reparses(run):
     combined.write_text("".join(lines[:3] + lines[4:]))
     refused = doit(run, "only=parse")
     assert refused.code == 1
+    assert "report: " not in refused.out  # the one that lies there is not of these answers
     assert "39 rows with 39 unique custom_ids, 40 were asked for; 1 missing, e.g. " + lost in refused.out
     stage = json.loads(manifest_of(run).read_text())["stage_status"]["parsed"]
     assert (stage["status"], "39 rows" in stage["error"]) == ("failed", True)

@@ -61,5 +61,47 @@ def test_a_drawn_line_gives_way_to_what_comes_next(capsys):
     console.say("done")
     assert capsys.readouterr().out == "\r\x1b[Kdone\n"
     console.say("more")
-    console.draw("")
+    console.draw()
     assert capsys.readouterr().out == "more\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard output as a terminal of 40 columns that knows colours."""
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "40", "LINES": "20"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    yield lambda: monkeypatch.setattr(sys, "stdout", Terminal()) or sys.stdout  # not before the test's own capture
+    console.draw()
+
+
+def test_several_drawn_lines_are_taken_away_and_none_wraps(terminal):
+    stream = terminal()
+    console.draw("x" * 100, "second")
+    assert [len(line) for line in stream.getvalue().split("\n")] == [39, 6]
+    console.say("done")
+    assert stream.getvalue().endswith("second\r\x1b[K\x1b[A\x1b[Kdone\n")
+
+
+def test_a_terminal_shows_colours_unless_it_is_asked_not_to(terminal, monkeypatch):
+    terminal()
+    assert console.painted("refuse \x1b[2J", console.GOOD) == "\x1b[32mrefuse \\x1b[2J\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "[32m" not in console.painted("refuse", console.GOOD)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert console.painted("refuse", console.GOOD) == "refuse"
+    assert not console.is_terminal()
+
+
+def test_where_no_terminal_is_nothing_is_coloured(capsys):
+    assert console.painted("better \x1b", console.GOOD) == "better \\x1b"
+
+
+def test_a_bar_fills_what_room_there_is_and_gives_way_where_there_is_none(terminal):
+    terminal()
+    assert console.bar("trial  ", 0.5, "  3 of 6").plain == f"trial  {'━' * 12}{'─' * 12}  3 of 6"
+    assert (
+        console.bar("a very long name of a trial  ", 0.5, "  3 of 6").plain == "a very long name of a trial    3 of 6"
+    )

@@ -715,7 +715,7 @@ def test_the_first_run_says_what_it_is_made_from_and_where_the_report_is(runs, q
     folder = tiny(quick_path / "first")
     said = doit(folder, *START, "to=build").out.splitlines()
     assert said[:2] == [f"new run {RID} from experiment.yaml", f"run {RID} in experiments/run_{RID}"]
-    assert said[-1] == "2 built"
+    assert said[-2:] == ["2 built", f"Next: doit resume rid={RID} does the phases that were not chosen"]
     assert doit(runs.copy("one")).out.splitlines()[-1] == f"report: experiments/run_{RID}/{TRIAL}/reports/report.md"
 
 

@@ -631,7 +631,9 @@ def test_progress_tells_parts_rows_and_what_is_waited_for():
         assert {reason for progress in shown for reason in progress.waiting_for} >= {"validating", "running"}
         assert [progress.rows_done for progress in shown] == sorted(progress.rows_done for progress in shown)
         middle = next(progress for progress in shown if 0 < progress.rows_done < 20)
-        assert middle.line == f"m-p: 0 of 2 parts finished; waiting for: running, {middle.rows_done} of 20 rows"
+        assert middle.line.startswith(f"m-p: 0 of 2 parts finished, {middle.rows_done} of 20 rows, {middle.tokens:,} ")
+        assert middle.line.endswith(" left; waiting for: running")
+        assert middle.usd is None  # this lab knows no prices
         assert middle.as_json()["event"] == "progress"
         assert ending.shown[-1] is None
         assert lab.artifacts() == golden(TEN_ROWS)

@@ -27,7 +27,7 @@ from pipeline.errors import (
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
-from pipeline.queue.progress import Progress
+from pipeline.queue.progress import Pace, Progress
 from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
 
@@ -43,6 +43,8 @@ class Queue:
     context: Context
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
     _announced: bool = False
+    _planned_usd: float | None = None  # expected for what this process was to submit
+    _pace: Pace = field(default_factory=Pace)
     _unconfirmed: Refused | None = None  # the spending was not agreed to: nothing new is submitted by this process
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
@@ -88,7 +90,7 @@ class Queue:
                     if not missing:
                         return
                     self._raise_what_cannot_go_on(missing)
-                self.context.hands.show(self._progress(works, word, len(works) - len(missing)))
+                self.context.hands.show(self._progress(slug, word, reached))
                 if not self.context.options.wait:
                     raise NotReady(
                         f"{len(missing)} of {len(works)} parts of {slug} are not {word} yet.",
@@ -216,6 +218,7 @@ class Queue:
                 price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
             if planned.parts:
+                self._planned_usd = planned.usd[1] if planned.usd else None
                 try:
                     self.context.hands.allow_spending(planned)
                 except Refused as refused:
@@ -242,18 +245,40 @@ class Queue:
         limit: int = self.workspace.config["queue"]["max_concurrent_jobs"]
         return limit - sum(work.in_flight for work in self._works.values())
 
-    def _progress(self, works: list[Work], word: str, reached: int) -> Progress:
-        done_rows = [
+    def _progress(self, slug: str, word: str, reached: Callable[[Work], bool]) -> Progress:
+        works = [work for work in self._works.values() if self._may_submit(work)]
+        rows = sum(work.part.rows for work in works)
+        done_rows = sum(
             work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0)
             for work in works
-        ]
+        )
+        tokens, usd = self._used(works)
+        expected = self._planned_usd
+        if usd and done_rows:
+            expected = usd * rows / done_rows
         return Progress(
-            trial=works[0].paths.slug,
+            trial=slug,
+            trials=len({work.paths.slug for work in works}),
             word=word,
             parts=len(works),
-            reached=reached,
+            reached=sum(map(reached, works)),
             running=sum(work.in_flight for work in works),
-            rows=sum(work.part.rows for work in works),
-            rows_done=sum(done_rows),
+            rows=rows,
+            rows_done=done_rows,
             waiting_for=tuple(sorted({work.waiting_for for work in works if not work.settled and work.waiting_for})),
+            tokens=tokens,
+            usd=usd,
+            usd_expected=expected,
+            seconds_left=self._pace.left(self.context.hands.now(), done_rows, rows),
         )
+
+    def _used(self, works: list[Work]) -> tuple[int, float | None]:
+        """Tokens that the service counted so far, and their price, None where one is not known."""
+        tokens, usd, priced = 0, 0.0, True
+        for work in works:
+            price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
+            for read, written, cached in work.used():
+                tokens += read + written
+                cost = price.usd(read, written, cached)
+                usd, priced = usd + (cost or 0.0), priced and cost is not None
+        return tokens, usd if priced else None

@@ -47,6 +47,7 @@ class Work:
     counts: Counts = field(default_factory=Counts)  # of the running job, when last asked
     troubles: int = 0  # how often in a row the provider was out of reach for this part
     _told: bool = False
+    _used: tuple[tuple[int, int, int], ...] | None = None  # once settled, it does not change any more
 
     @property
     def files(self) -> PartPaths:
@@ -73,6 +74,19 @@ class Work:
         """Whether the provider accepted the newest attempt, or the results are here."""
         last = None if self.settled else self.book.last
         return self.settled or (last is not None and last.accepted)
+
+    def used(self) -> tuple[tuple[int, int, int], ...]:
+        """Tokens read, written and cached that the service counted so far, attempt by attempt."""
+        if self._used is not None:
+            return self._used
+        counted = [vars(self.counts) if attempt.ended is None else attempt.counts for attempt in self.book.attempts]
+        used = tuple(
+            (counts.get("input_tokens") or 0, counts.get("output_tokens") or 0, counts.get("cached_tokens") or 0)
+            for counts in counted
+        )
+        if self.settled:
+            self._used = used
+        return used
 
     @property
     def place(self) -> str:

@@ -43,7 +43,7 @@ def start_together(built, chance: random.Random, processes: int) -> int:
             started.append(forked(folder, *WORDS))
         ended = {process.pid: process.wait() for process in started}
         refused = [end for end in ended.values() if end.code != 0]
-        (winner,) = [pid for pid, end in ended.items() if re.search(r"^submit +\S+  run  ", end.out, re.M)]
+        (winner,) = [pid for pid, end in ended.items() if re.search(r"^submit +\S+ +run ", end.out, re.M)]
         for end in refused:
             assert end.code == 2, end.err
             named = re.search(rf"another process works on run {RID}: (process (\d+),|a process that has just)", end.err)

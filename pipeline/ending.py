@@ -1,0 +1,153 @@
+"""What a run came to, for its last words at the terminal: verdicts, missing answers, money.
+
+Read from the artifacts that the reports were made of, so that both say the same. A trial whose results
+are the earlier tool's, in its own format, has its report and no verdict here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline import jsonl, plain
+from pipeline.errors import TrialmakeError
+from pipeline.report.model import Block, Json, blocks
+from pipeline.report.text import p_phrase, points, points_span
+from pipeline.report.verdict import TYPE_NAMES, judged
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+
+_SCHEMA = 3  # of significance.json; another one is not ours
+_PLACES = 12  # lines that are read; more are summed up by trial
+_SHOWN = 10  # trials
+
+Line = tuple[str, str]  # words, tone
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one treatment did to right answers, for one type of question at one temperature."""
+
+    trial: str
+    treatment: str
+    control: str
+    where: str
+    verdict: str
+    tone: str
+    delta: float | None
+    ci_95: Sequence[float] | None
+    q: float | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The results of the trials that are finished; *usd* is None where a price is not known."""
+
+    places: tuple[Place, ...]
+    asked: int
+    missing: int
+    usd: float | None
+    emulated: bool
+
+    def lines(self) -> Iterator[Line]:
+        """Verdict, missing answers and cost, each with its tone: good, bad or open."""
+        if self.places:
+            yield from self._by_place() if len(self.places) <= _PLACES else self._by_trial()
+        yield f"missing: {self.missing or 'none'} of {self.asked:,} answers", "bad" if self.missing else "open"
+        cost = "not known, since a price is not" if self.usd is None else plain.usd(self.usd)
+        yield f"cost: {cost}{' by list price; the emulator charges nothing' if self.emulated else ''}", "open"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "verdicts": [vars(place) for place in self.places],
+            "asked": self.asked,
+            "missing": self.missing,
+            "usd": self.usd,
+        }
+
+    def _by_place(self) -> Iterator[Line]:
+        heads = list(dict.fromkeys((place.trial, place.treatment, place.control) for place in self.places))
+        for trial, treatment, control in heads:
+            here = [place for place in self.places if (place.trial, place.treatment) == (trial, treatment)]
+            yield f"{trial}: right answers with {treatment} instead of {control}, in points", "open"
+            cells = plain.columns([(f"  {place.where}", place.verdict, *_figures(place)) for place in here])
+            yield from zip(cells, (place.tone for place in here), strict=True)
+
+    def _by_trial(self) -> Iterator[Line]:
+        of: dict[tuple[str, str], list[Place]] = {}
+        for place in self.places:
+            of.setdefault((place.trial, place.treatment), []).append(place)
+        ranked = sorted(of.items(), key=lambda entry: (-_mean(entry[1]), entry[0]))
+        yield "right answers with a treatment instead of its control, in points on average, best first", "open"
+        rows = []
+        for (trial, treatment), places in ranked[:_SHOWN]:
+            counted = Counter(place.verdict for place in places)
+            said = ", ".join(f"{verdict} {times}x" for verdict, times in counted.most_common())
+            rows.append((f"  {trial}", treatment, _ascii(points(_mean(places))), said))
+        yield from ((line, "open") for line in plain.columns(rows))
+        if len(ranked) > _SHOWN:
+            yield f"  and {len(ranked) - _SHOWN} more", "open"
+
+
+def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
+    """What the finished trials *slugs* came to."""
+    places: list[Place] = []
+    asked = missing = 0
+    usd: float | None = 0.0
+    for slug in slugs:
+        paths = work.trial_paths(slug)
+        try:
+            significance, costs, attempts = (
+                jsonl.read_document(path) for path in (paths.significance, paths.costs, paths.attempts)
+            )
+        except (TrialmakeError, FileNotFoundError):
+            continue  # the earlier tool's; the phases have just said what they think of it
+        if significance.get("schema_version") != _SCHEMA:
+            continue
+        places += _places(slug, significance)
+        asked += sum(part["rows"] for part in attempts["parts"])
+        missing += sum(part["failed"] for part in attempts["parts"])
+        usd = None if usd is None or costs["usd"] is None else usd + costs["usd"]
+    return Ending(tuple(places), asked, missing, usd, work.config["provider"] == "emulator")
+
+
+def _places(slug: str, significance: Json) -> Iterator[Place]:
+    several = len(significance["temps"]) > 1
+    for block in blocks(significance):
+        em = block.data["metrics"]["em"]
+        verdict = judged(block, "em", significance["stats_config"]["alpha"])
+        yield Place(
+            slug,
+            block.treatment,
+            significance["control"],
+            _where(block, several=several),
+            verdict.value,
+            verdict.tone,
+            em["delta_mean"],
+            em["primary"]["ci_95"],
+            em["primary"]["q_value"],
+        )
+
+
+def _where(block: Block, *, several: bool) -> str:
+    return f"{TYPE_NAMES[block.type]}, temperature {block.temp}" if several else TYPE_NAMES[block.type]
+
+
+def _figures(place: Place) -> tuple[str, str, str]:
+    interval = f"95% CI {points_span(place.ci_95)}" if place.ci_95 else ""
+    corrected = "" if place.q is None else p_phrase("q", place.q)
+    return _ascii(points(place.delta)), _ascii(interval), _ascii(corrected)
+
+
+def _mean(places: Sequence[Place]) -> float:
+    deltas = [place.delta for place in places if place.delta is not None]
+    return sum(deltas) / len(deltas) if deltas else float("-inf")
+
+
+def _ascii(text: str) -> str:
+    """*text* for a terminal of any encoding, and for whoever searches in a log."""
+    return text.replace("−", "-").replace("–", "-").replace("\u00a0", " ")
