@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import select
 import shutil
 import signal
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +28,50 @@ from doit import cmd_run, doit_cmd, plugin
 from ruamel.yaml import YAML
 
 from pipeline import console, disk, doit_state, opening
+from pipeline.report import plot
 from pipeline.request import parse
 
 # A process asks once which plugins are installed; going through all packages anew is a third of a small command's time.
 plugin.entry_points = functools.cache(plugin.entry_points)
+
+
+class _Pickler(pickle.Pickler):
+    """Takes a function by its name: data hold some that make what is missing."""
+
+    def reducer_override(self, found: Any) -> Any:
+        named = isinstance(found, types.FunctionType)
+        return (str, (f"{found.__module__}.{found.__qualname__}",)) if named else NotImplemented
+
+
+def _content(*data: Any) -> bytes:
+    """What tells *data* from any other; the same data may have several."""
+    pickled = io.BytesIO()
+    _Pickler(pickled).dump(data)
+    return hashlib.sha256(pickled.getvalue()).digest()
+
+
+def _remembered(draw: Callable[..., str]) -> Callable[..., str]:
+    """*draw*, but what was drawn twice from the same data, to the same bytes, is not drawn a third time.
+
+    Drawing takes longer than all the rest of a small run, and most runs here hold the same answers.
+    """
+    once: dict[bytes, str] = {}
+    twice: set[bytes] = set()
+
+    def remembered(name: str, height: float, paint: Callable[..., None]) -> str:
+        key = _content(paint, name, height, [cell.cell_contents for cell in paint.__closure__ or ()])
+        if key not in twice:
+            drawn = draw(name, height, paint)
+            if key in once:
+                assert drawn == once[key], f"the figure {name} came out differently the second time"
+                twice.add(key)
+            once[key] = drawn
+        return once[key]
+
+    return remembered
+
+
+plot.draw = _remembered(plot.draw)
 
 RID = "tiny"
 PATIENCE = 20  # seconds for what takes milliseconds on an idle machine
@@ -68,6 +111,8 @@ prices:
     other: {input_per_mtok: 1, output_per_mtok: 1}
 emulator: {job_seconds: 0}
 """
+# Half as many parts and figures, for tables of cases in which a second temperature would show nothing more.
+ONE_TEMPERATURE = CONFIG.replace("[0, 0.7]", "[0]")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from quick_folder import quick_folder
 from ruamel.yaml import YAML
-from run_kit import CONFIG, EVERY, RID, TRIAL, Ran, doit, edit, files, reading, tiny
+from run_kit import CONFIG, EVERY, ONE_TEMPERATURE, RID, TRIAL, Ran, doit, edit, files, reading, tiny
 
 from pipeline.emulator import history
 
@@ -92,7 +92,8 @@ class Runs:
 def runs():
     with quick_folder() as base:
         for name, last in (("finished", "index"), ("built", "build")):
-            assert doit(tiny(base / name), f"rid={RID}", "config=experiment.yaml", f"to={last}").code == 0
+            folder = tiny(base / name, ONE_TEMPERATURE)
+            assert doit(folder, f"rid={RID}", "config=experiment.yaml", f"to={last}").code == 0
         yield Runs(base, len(history.calls(base / "finished" / "experiments" / f"run_{RID}" / ".emulator")))
 
 

@@ -15,6 +15,7 @@ import sys
 import pytest
 from quick_folder import quick_folder
 from run_kit import (
+    ONE_TEMPERATURE,
     RID,
     TRIAL,
     artifacts,
@@ -64,7 +65,7 @@ class States:
         self.base = base
         self.number = 0
         self.operations = 0  # of the disk, from nothing to costs
-        folder = tiny(base / "undisturbed")
+        folder = tiny(base / "undisturbed", ONE_TEMPERATURE)
         for last in ("build", "download", "costs", "index"):
             with watched(self.count if last != "index" else None):
                 assert doit(folder, *(START if last == "build" else ()), f"to={last}").code == 0
@@ -77,7 +78,7 @@ class States:
     def copy(self, state):
         self.number += 1
         folder = self.base / f"copy{self.number}"
-        return shutil.copytree(self.base / state, folder, symlinks=True) if state else tiny(folder)
+        return shutil.copytree(self.base / state, folder, symlinks=True) if state else tiny(folder, ONE_TEMPERATURE)
 
     def assert_undisturbed(self, folder, last="index"):
         """Up to phase *last* every artifact has the bytes of the undisturbed run, and nothing else lies about."""
@@ -178,7 +179,7 @@ def killed_and_resumed(states, folder, moments, last):
     done = doit(folder, *(("resume", f"rid={RID}") if begun(folder) else START), f"to={last}")
     assert (done.code, "Traceback" in done.out + done.err) == (0, False), done.out + done.err
     states.assert_undisturbed(folder, last)
-    assert jobs(folder) == 8, "one job per part"
+    assert jobs(folder) == 4, "one job per part"
     assert doit(folder, f"to={last}").worked == []
 
 
@@ -212,7 +213,7 @@ def test_kill_9_at_fifty_random_instants_and_again_during_the_resume(states, see
 )
 def test_kill_9_under_n_leaves_no_worker_behind(states, workers, operation, name):
     """A worker that went on would write without the run's lock."""
-    folder = tiny(states.base / f"workers-{len(workers)}-{name}", two_trials())
+    folder = tiny(states.base / f"workers-{len(workers)}-{name}", two_trials(ONE_TEMPERATURE))
     main = []
 
     def kill(seen, path):
@@ -224,7 +225,7 @@ def test_kill_9_under_n_leaves_no_worker_behind(states, workers, operation, name
     resumed = doit(folder, "resume", f"rid={RID}", "to=costs")
     assert resumed.code == 0, resumed.out + resumed.err
     assert leftovers(folder) == []
-    assert jobs(folder) == 16
+    assert jobs(folder) == 8
     there = {name: data for name, data in artifacts(folder).items() if name.startswith(("prepared/", f"{TRIAL}/"))}
     assert there.items() <= states.artifacts.items()
 
@@ -253,7 +254,7 @@ def test_a_reader_that_goes_away_stops_the_run_without_a_traceback(states, opera
         assert status(folder, phase) == "stopped"
     assert doit(folder, "resume", f"rid={RID}", "to=costs").code == 0
     states.assert_undisturbed(folder, "costs")
-    assert jobs(folder) == 8
+    assert jobs(folder) == 4
 
 
 def test_doit_head_1(states):
@@ -267,7 +268,7 @@ def test_doit_head_1(states):
 
 
 def test_a_killed_worker_ends_the_run_instead_of_being_waited_for(states):
-    folder = tiny(states.base / "killed-worker", two_trials())
+    folder = tiny(states.base / "killed-worker", two_trials(ONE_TEMPERATURE))
     assert doit(folder, *START, "to=download").code == 0
 
     def kill(operation, path):
