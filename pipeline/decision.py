@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pipeline import adopted, graph
-from pipeline.adopted import Standing
-from pipeline.manifest import Stage
+from pipeline import graph
+from pipeline.manifest import LEGACY, Stage
 from pipeline.paths import TrialPaths
 from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.adopted import Standing
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,36 @@ class Question:
         return self.workspace.manifest(self.slug).stage(self.phase.stage)
 
     @property
-    def inputs(self) -> tuple[Path, ...]:
+    def input_names(self) -> tuple[str, ...]:
         """The files the phase reads; none where the earlier tool's result is kept, or there is nothing to read."""
-        if self.standing is not None and self.standing.verb != "run":
+        if (standing := self.standing) is not None and standing.verb != "run":
             return ()
-        return graph.files(self.phase.inputs, self.workspace.paths, self._trials)
+        return graph.names(self.phase.inputs, self.slugs)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The files the phase always writes; the earlier tool's, where they are kept."""
+        if (standing := self.standing) is not None and standing.verb == "skip":
+            return tuple(self.stage.outputs)
+        return graph.names(self.phase.targets, self.slugs)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """`input_names` as paths."""
+        return tuple(map(self.workspace.paths.root.joinpath, self.input_names))
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files the phase always writes; the earlier tool's, where they are kept."""
-        if self.standing is not None and self.standing.verb == "skip":
-            return tuple(self.workspace.paths.root / name for name in self.stage.outputs)
-        return graph.files(self.phase.targets, self.workspace.paths, self._trials)
+        """`target_names` as paths."""
+        return tuple(map(self.workspace.paths.root.joinpath, self.target_names))
 
     @property
     def standing(self) -> Standing | None:
-        """What the phase comes to in a run of the earlier tool."""
+        """What the phase comes to in a run of the earlier tool; None in one of our own."""
+        if self.workspace.record.origin != LEGACY:
+            return None
+        from pipeline import adopted  # not needed to decide on a run of our own
+
         return adopted.standing(self.workspace, self.phase.name, self.slug)
 
     @property
@@ -89,10 +105,11 @@ class Question:
         """The trials whose files the phase reads and writes."""
         return [self.slug] if self.phase.per_trial else list(self.workspace.trials)
 
-    @property
-    def _trials(self) -> list[TrialPaths]:
-        return [self.workspace.trial_paths(slug) for slug in self.slugs]
-
     def relative(self, path: Path) -> str:
         """*path* as records name it."""
         return self.workspace.relative(path)
+
+
+def base(name: str) -> str:
+    """The last part of a file's *name*, as messages show it."""
+    return name.rpartition("/")[2]

@@ -11,10 +11,9 @@ provider (which is submit's work, not this file's).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
-from pipeline import fingerprints, foreign, graph, identity, manifest, mirror, parts
-from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
+from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths
+from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED
 from pipeline.workspace import Workspace
@@ -105,9 +104,9 @@ def settings_changed(question: Question) -> Decision | None:
 def outputs_damaged(question: Question) -> Decision | None:
     """A recorded output is gone, damaged or foreign."""
     recorded = question.stage.outputs
-    for target in question.targets:
-        if question.relative(target) not in recorded:
-            return Repair(f"{target.name}: not in the record")
+    for name in question.target_names:
+        if name not in recorded:
+            return Repair(f"{base(name)}: not in the record")
     for name, facts in recorded.items():
         problem = question.workspace.damage(name, facts["sha256"], facts["size"])
         if problem:
@@ -165,13 +164,13 @@ def trial_renamed(question: Question) -> Decision | None:
 
 def index_missing(question: Question) -> Decision | None:
     """There is no list of parts: not yet, or not any more."""
-    index = question.trial.index
-    kind = fingerprints.kind(index)
-    if kind is None:
-        return Repair(f"{index.name}: missing") if question.trial.all_part_requests() else Run("not built yet")
-    if kind != "file":
-        return Repair(f"{index.name}: a {kind} stands in its place")
-    return None if index.stat().st_size else Repair(f"{index.name}: empty")
+    (name,) = graph.names(graph.BY_NAME["build"].targets, [question.slug])
+    seen = question.workspace.fingerprints.look(name)
+    if seen is None:
+        return Repair(f"{base(name)}: missing") if question.trial.all_part_requests() else Run("not built yet")
+    if (kind := fingerprints.kind_of(seen)) != "file":
+        return Repair(f"{base(name)}: a {kind} stands in its place")
+    return None if seen.st_size else Repair(f"{base(name)}: empty")
 
 
 def index_damaged(question: Question) -> Decision | None:
@@ -207,11 +206,10 @@ def prepared_changed(question: Question) -> Decision | None:
 
 def parts_damaged(question: Question) -> Decision | None:
     """A part's requests are gone or differ from the list."""
-    names = [
-        (question.relative(question.trial.part_requests(part.part)), part.sha256, part.size)
-        for part in _index(question).parts
-    ]
-    return _repair(problem for facts in names if (problem := question.workspace.damage(*facts)))
+    folder, damage = question.relative(question.trial.inputs), question.workspace.damage
+    files = ((f"{folder}/{paths.requests_file(part.part)}", part) for part in _index(question).parts)
+    problems = (damage(name, part.sha256, part.size) for name, part in files)
+    return _repair(problem for problem in problems if problem)
 
 
 # --- submit and download: decided by ledgers and results ----------------------------------------
@@ -229,7 +227,9 @@ def results_here(question: Question) -> Decision | None:
 
 def model_unknown(question: Question) -> Decision | None:
     """A part was never submitted, and which model the earlier tool asked cannot be told."""
-    if question.workspace.trials[question.slug].model != mirror.UNKNOWN or parts_unsubmitted(question) is None:
+    from pipeline.mirror import UNKNOWN  # reads ledgers; a run with all its results needs none
+
+    if question.workspace.trials[question.slug].model != UNKNOWN or parts_unsubmitted(question) is None:
         return None
     return Refuse(f"which model was asked is not known: name it in {question.workspace.paths.config}")
 
@@ -259,8 +259,7 @@ def parts_undone(question: Question) -> Decision | None:
 
 def damaged_parts(question: Question) -> Iterator[str]:
     """What is wrong with each part's recorded results, one sentence a part."""
-    stage = question.workspace.manifest(question.slug).stage("downloaded")
-    recorded = {entry["job_key"]: entry for entry in stage.artifacts.get("parts", [])}
+    recorded = question.workspace.manifest(question.slug).stage("downloaded").parts
     for part in _index(question).parts:
         entry = recorded.get(part.part)
         if entry is None:
@@ -288,17 +287,17 @@ def _sources_gone(question: Question) -> list[str]:
 
 def _changed_input(question: Question, recorded: object) -> Decision | None:
     assert isinstance(recorded, dict)
-    for path in question.inputs:
-        name = question.relative(path)
-        seen = fingerprints.look(path)
+    known = question.workspace.fingerprints
+    for name in question.input_names:
+        seen = known.look(name)
         if seen is None:
-            return Run(f"{path.name}: is missing")
+            return Run(f"{base(name)}: is missing")
         if (kind := fingerprints.kind_of(seen)) != "file":
-            return Run(f"{path.name}: a {kind} stands in its place")
+            return Run(f"{base(name)}: a {kind} stands in its place")
         if name not in recorded:
-            return Run(f"{path.name}: was not an input before")
-        if question.workspace.fingerprints.of(name, seen) != recorded[name]:
-            return Run(f"{path.name}: changed since")
+            return Run(f"{base(name)}: was not an input before")
+        if known.of(name, seen) != recorded[name]:
+            return Run(f"{base(name)}: changed since")
     return None
 
 
@@ -341,7 +340,7 @@ def _description(question: Question) -> str:
     match question.phase.name:
         case "prepare":
             counts = {name: facts.get("rows") for name, facts in question.stage.outputs.items()}
-            text = ", ".join(f"{Path(name).name}: {_count(count)} items" for name, count in counts.items())
+            text = ", ".join(f"{base(name)}: {_count(count)} items" for name, count in counts.items())
             gone = _sources_gone(question)
             return f"{text}; source of {', '.join(gone)} is gone, the prepared items hold" if gone else text
         case "build":
@@ -357,7 +356,7 @@ def _description(question: Question) -> str:
             return f"predictions.csv: {_count(rows)} rows = {_count(rows)} unique custom_ids"
         case _:
             outputs = question.stage.outputs
-            written = {target.name: outputs.get(question.relative(target), {}) for target in question.targets}
+            written = {base(name): outputs.get(name, {}) for name in question.target_names}
             return ", ".join(
                 f"{name}: {_count(facts['rows'])} rows" if facts.get("rows") is not None else name
                 for name, facts in written.items()

@@ -9,74 +9,91 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pipeline import disk
 from pipeline.disk import StatKey, Written
+
+# What is remembered of a file: sha256, size, mtime_ns, ctime_ns, inode. Lists, as the memory's JSON holds them: making
+# something nicer of each would take longer than looking at the files.
+Facts = list[Any]
 
 _VALID = " (valid)"  # after the path, under which a digest of what was found valid is remembered
 _ANY_TIME = StatKey(0, 0, 0, 0)
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 
 
-class Known(NamedTuple):
-    """One remembered file: *path* is relative to the run's folder."""
-
-    path: str
-    key: StatKey
-    sha256: str
-
-
 class Fingerprints:
-    """sha256 of files below *root*, remembered by stat key. With *deep* nothing remembered is trusted."""
+    """sha256 of files below *root*, remembered by stat key. With *deep* nothing remembered is trusted.
 
-    def __init__(self, root: Path, known: Iterable[Known] = (), *, deep: bool = False) -> None:
+    *known* has paths relative to *root*.
+    """
+
+    def __init__(self, root: Path, known: Mapping[str, Facts] | None = None, *, deep: bool = False) -> None:
         self._root = root
-        self._known: dict[str, Known] = {} if deep else {entry.path: entry for entry in known}
-        self._fresh: dict[str, Known] = {}
+        self._below = f"{root}/"
+        self._known: dict[str, Facts] = {} if deep else dict(known or {})
+        self._fresh: dict[str, Facts] = {}
+        self._looks: dict[str, os.stat_result | None] | None = None
+
+    def look_once(self) -> None:
+        """From now on look at each file once: whoever decides on all phases asks after most files several times."""
+        self._looks = {}
+
+    def look_anew(self) -> None:
+        """Look whenever asked: something is being done, here or in a worker."""
+        self._looks = None
+
+    def look(self, name: str) -> os.stat_result | None:
+        """The entry *name*, relative to the root, as `look` of this module."""
+        looks = self._looks  # another thread may set it
+        if looks is None:
+            return look(self._below + name)
+        try:
+            return looks[name]
+        except KeyError:
+            return looks.setdefault(name, look(self._below + name))
 
     def sha256(self, path: Path) -> str:
         """The digest of the regular file *path*. Raises FileNotFoundError or UnreadableFile."""
         with disk.readable(path):
             seen = path.stat()
-        return self._digest(self._name(path), seen, lambda: path)
+        return self._digest(self._name(path), seen, path)
 
     def of(self, name: str, seen: os.stat_result) -> str:
         """The digest of the regular file *name*, relative to the root, that was just *seen*; raises as `sha256`."""
-        return self._digest(name, seen, lambda: self._root / name)
+        return self._digest(name, seen, None)
 
     def remember(self, path: Path, written: Written) -> None:
         """Take over what the writer of *path* already knows."""
-        self._learn(Known(self._name(path), written.key, written.sha256))
+        self._learn(self._name(path), written.sha256, written.key)
 
     def vouch(self, path: Path, digest: str) -> None:
         """Remember that *path* was found valid with a content (and by rules) of this *digest*."""
-        self._learn(Known(self._name(path) + _VALID, _ANY_TIME, digest))
+        self._learn(self._name(path) + _VALID, digest, _ANY_TIME)
 
     def vouches(self, path: Path, digest: str) -> bool:
         """Whether that is remembered; whoever asks has just read the content, so times do not matter."""
         known = self._known.get(self._name(path) + _VALID)
-        return known is not None and known.sha256 == digest
+        return known is not None and known[0] == digest
 
-    def fresh(self) -> Iterator[Known]:
+    def fresh(self) -> Iterator[tuple[str, Facts]]:
         """What was learned since the last call, for the memory on disk."""
         while self._fresh:
-            yield self._fresh.popitem()[1]
+            yield self._fresh.popitem()
 
-    def _digest(self, name: str, seen: os.stat_result, path: Callable[[], Path]) -> str:
-        key = StatKey.of(seen)
+    def _digest(self, name: str, seen: os.stat_result, path: Path | None) -> str:
         known = self._known.get(name)
-        if known is not None and known.key == key:
-            return known.sha256
-        digest, key = disk.sha256_of(path())
-        self._learn(Known(name, key, digest))
+        if known is not None and known[1:] == [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]:
+            return str(known[0])
+        digest, key = disk.sha256_of(path or self._root / name)
+        self._learn(name, digest, key)
         return digest
 
-    def _learn(self, entry: Known) -> None:
-        self._known[entry.path] = entry
-        self._fresh[entry.path] = entry
+    def _learn(self, name: str, digest: str, key: StatKey) -> None:
+        self._known[name] = self._fresh[name] = [digest, *key]
 
     def _name(self, path: Path) -> str:
         text, root = str(path), str(self._root)

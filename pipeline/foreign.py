@@ -8,42 +8,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipeline import fingerprints, graph, jsonl, parts
-from pipeline.decision import Question, Refuse
+from pipeline.decision import Question, Refuse, base
 from pipeline.errors import DamagedArtifact
 
 
-def inputs(question: Question) -> Iterator[tuple[Path, Refuse]]:
-    """Each input that was edited since its phase recorded it; one that is missing is named by other reasons."""
+def inputs(question: Question) -> Iterator[tuple[str, Refuse]]:
+    """The name of each input that was edited since its phase recorded it; a missing one is named by other reasons."""
     workspace = question.workspace
-    for path in question.inputs:
-        name = question.relative(path)
-        producer, sha256 = _recorded(question, name)
-        seen = fingerprints.look(path)
-        if sha256 is None or seen is None or fingerprints.kind_of(seen) != "file":
+    for name, writer, slug in graph.sources(question.phase, question.slugs) if question.input_names else ():
+        facts = Question(writer, slug, workspace).stage.outputs.get(name)
+        if facts is None:
             continue
-        if workspace.fingerprints.of(name, seen) == sha256:
+        seen = workspace.fingerprints.look(name)
+        if seen is None or fingerprints.kind_of(seen) != "file":
             continue
-        if question.phase.name == "parse" and producer == "download" and not _holds_asked_ids(question):
+        if workspace.fingerprints.of(name, seen) == facts["sha256"]:
+            continue
+        if question.phase.name == "parse" and writer.name == "download" and not _holds_asked_ids(question):
             continue  # parse counts, and names the ids that are missing or too many
         yield (
-            path,
+            name,
             Refuse(
-                f"{path.name} is not what {producer} wrote, so it is not used; run {producer} first, which makes it "
-                f"again: doit resume rid={workspace.rid}"
+                f"{base(name)} is not what {writer.name} wrote, so it is not used; run {writer.name} first, which "
+                f"makes it again: doit resume rid={workspace.rid}"
             ),
         )
-
-
-def _recorded(question: Question, name: str) -> tuple[str, str | None]:
-    """The phase before this one that wrote the file *name*, and the sha256 it recorded."""
-    for phase in itertools.takewhile(lambda phase: phase != question.phase, graph.PHASES):
-        for slug in question.slugs if phase.per_trial else ("",):
-            if facts := Question(phase, slug, question.workspace).stage.outputs.get(name):
-                return phase.name, facts["sha256"]
-    return "", None
 
 
 def _holds_asked_ids(question: Question) -> bool:

@@ -7,8 +7,9 @@ queue keeps (ledgers, raw files) are looked at by the predicates in `done.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pipeline.paths import RunPaths, TrialPaths
@@ -139,8 +140,32 @@ NAMES = tuple(phase.name for phase in PHASES)
 STAGES = {phase.stage: phase.name for phase in PHASES if phase.stage}
 
 
-def files(of: Files, run: RunPaths, trials: Iterable[TrialPaths]) -> tuple[Path, ...]:
-    """The files *of* names for *trials*: one trial for a phase per trial, all of them for a run-level phase."""
-    found = [of(run, trial) for trial in trials]
-    # One trial names no file twice, and hashing paths is most of the work.
-    return found[0] if len(found) == 1 else tuple(dict.fromkeys(path for paths in found for path in paths))
+def names(of: Files, slugs: Sequence[str]) -> tuple[str, ...]:
+    """The files *of* gives, relative to the run's folder: for one trial, or (a run-level phase) for all of them.
+
+    As text, since a decision looks at thousands of files and making a Path takes longer than the look.
+    """
+    found = [name.replace(_ANY_TRIAL, slug) for slug in slugs for name in _patterns(of)]
+    return tuple(dict.fromkeys(found) if len(slugs) > 1 else found)
+
+
+def sources(phase: Phase, slugs: Sequence[str]) -> Iterator[tuple[str, Phase, str]]:
+    """Each file *phase* reads that another phase writes: its name, that phase, and for which trial it does."""
+    for pattern in _patterns(phase.inputs):
+        if (writer := _writers().get(pattern)) is not None:
+            for slug in slugs if writer.per_trial else ("",):
+                yield pattern.replace(_ANY_TRIAL, slug), writer, slug
+
+
+_ANY_TRIAL = "*"  # stands for the slug of a trial, which cannot hold it
+
+
+@cache
+def _patterns(of: Files) -> tuple[str, ...]:
+    run = RunPaths(Path())
+    return tuple(str(path) for path in of(run, run.trial(_ANY_TRIAL)))
+
+
+@cache
+def _writers() -> dict[str, Phase]:
+    return {pattern: phase for phase in PHASES for pattern in _patterns(phase.targets)}

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class Stage:
     duration_s: float | None = None
     error: str | None = None
     format: str | None = None
+
+    @cached_property
+    def parts(self) -> Mapping[str, Mapping[str, Any]]:
+        """What `downloaded` records of each part's results, by the part's name."""
+        return {entry["job_key"]: entry for entry in self.artifacts.get("parts", ())}
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Stage:
@@ -244,7 +250,7 @@ def _document(data: bytes, path: Path) -> dict[str, Any]:
 
 def _proof(data: bytes) -> str:
     """What stands for "these bytes are valid by the schema as it is now"."""
-    return hashlib.sha256(schema.text(SCHEMA) + data).hexdigest()
+    return hashlib.sha256(schema.digest(SCHEMA) + data).hexdigest()
 
 
 def utc_now() -> str:

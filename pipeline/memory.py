@@ -13,17 +13,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, fingerprints
-from pipeline.disk import StatKey
-from pipeline.errors import DiskTrouble
-from pipeline.fingerprints import Known
+import orjson
 
+from pipeline import disk, fingerprints
+from pipeline.errors import DiskTrouble
+from pipeline.fingerprints import Facts
+
+# One row holds all that is known below one folder (a trial's, mostly), as JSON: path -> facts. A task writes the row of
+# its own trial; a row for each file took longer to read than all the files to look at.
 _TABLES = """
-create table if not exists fingerprints (
-    path text not null primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text,
-    crc integer
-);
+create table if not exists folders (name text not null primary key, files blob not null, crc integer not null);
 create table if not exists forgotten (task text not null primary key);
+drop table if exists fingerprints; -- of versions up to 0.1
 """
 # What SQLite says of a disk, a permission or another process: nothing about the content.
 _TROUBLE = frozenset({
@@ -42,18 +43,24 @@ class Memory:
     def __init__(self, path: Path, *, readonly: bool) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        self.fingerprints: list[Known] = []
+        self.fingerprints: dict[str, Facts] = {}
         self.forgotten: set[str] = set()  # tasks that `doit forget` named, until they are done again
+        self._folders: dict[str, dict[str, Facts]] = {}
         self._connection: sqlite3.Connection | None = None
         if readonly:
             self._look()
         else:
             self._open()
 
-    def commit(self, learned: Iterable[Known]) -> None:
+    def commit(self, learned: Iterable[tuple[str, Facts]]) -> None:
         """Make what was *learned* of files last, in one transaction. Raises DiskTrouble."""
-        rows = [(known.path, *known.key, known.sha256, _crc(known)) for known in learned]
-        self._write("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?, ?)", rows)
+        names = set()
+        for path, facts in learned:
+            name = path.partition("/")[0]
+            self._folders.setdefault(name, {})[path] = facts
+            names.add(name)
+        rows = [(name, files, _crc(name, files)) for name in names for files in [orjson.dumps(self._folders[name])]]
+        self._write("insert or replace into folders values (?, ?, ?)", rows)
 
     def forget(self, task: str) -> None:
         """Note that *task* is to be done again although its files are current. Raises DiskTrouble."""
@@ -110,12 +117,13 @@ class Memory:
         self._load(self._connection)
 
     def _load(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute("select path, size, mtime_ns, ctime_ns, inode, sha256, crc from fingerprints")
-        # SQLite keeps no checksums: a flipped bit in a digest would make an intact file look damaged.
-        entries = ((Known(path, StatKey(*key), sha256), crc) for path, *key, sha256, crc in rows)
-        known = [entry for entry, crc in entries if crc == _crc(entry)]
+        rows = connection.execute("select name, files, crc from folders").fetchall()
         self.forgotten = {task for (task,) in connection.execute("select task from forgotten")}
-        self.fingerprints = known
+        # SQLite keeps no checksums: a flipped bit in a digest would make an intact file look damaged.
+        for name, files, crc in rows:
+            if isinstance(name, str) and isinstance(files, bytes) and crc == _crc(name, files):
+                self._folders[name] = orjson.loads(files)
+                self.fingerprints.update(self._folders[name])
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         if self._connection is None or not rows:
@@ -135,6 +143,5 @@ class Memory:
         )
 
 
-def _crc(known: Known) -> int:
-    path, (size, mtime_ns, ctime_ns, inode), sha256 = known
-    return zlib.crc32(f"{path}\n{size}\n{mtime_ns}\n{ctime_ns}\n{inode}\n{sha256}".encode(errors="surrogatepass"))
+def _crc(name: str, files: bytes) -> int:
+    return zlib.crc32(files, zlib.crc32(name.encode(errors="surrogatepass")))

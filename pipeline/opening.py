@@ -1,7 +1,8 @@
 """Opening a run: the named one or the latest, to look at it or to work on it; made first where that is asked for.
 
 Whoever writes holds the run's lock from before the first look, since what is damaged is repaired on
-the way in. Whoever only looks creates nothing, not even the run it would start.
+the way in. Whoever only looks creates nothing, not even the run it would start. What mends and what takes
+over is imported where it is needed: for a run in order that would be a third of the time of looking at it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, lock, manifest, paths, repair, restore, takeover, traces, workspace
+from pipeline import disk, lock, manifest, paths, restore, workspace
 from pipeline.errors import Refused, UnknownRun, UsageError
 from pipeline.manifest import LEGACY
 from pipeline.memory import Memory
@@ -70,6 +71,8 @@ def for_writing(request: Request, say: Callable[[str], None], *, may_create: boo
 def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:
     """Open the run at *run*; a writer holds its lock already, since what is damaged is repaired or moved aside."""
     if not workspace.exists(run):  # then it is the earlier tool's
+        from pipeline import takeover
+
         if readonly:
             raise takeover.refuse_unread(run)
         takeover.take_over(run, say)
@@ -83,9 +86,14 @@ def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: Ex
     )
     opened.forgotten = memory.forgotten
     if record.origin == LEGACY and not readonly:
+        from pipeline import takeover
+
         takeover.complete(opened, say)
     for slug in opened.trials:
-        repair.open_manifest(opened, slug, say=say)
+        if not opened.is_in_order(slug):
+            from pipeline import repair
+
+            repair.open_manifest(opened, slug, say=say)
     return Session(opened, memory, request, say, exits.pop_all())
 
 
@@ -93,7 +101,11 @@ def _existing(request: Request) -> RunPaths | None:
     """The named run, else the latest; None when there is none."""
     if request.rid is not None:
         run = RunPaths.of(request.rid)
-        return run if workspace.exists(run) or traces.is_earlier_run(run.root) else None
+        if workspace.exists(run):
+            return run
+        from pipeline import traces
+
+        return run if traces.is_earlier_run(run.root) else None
     known = [run for _, run in workspace.known_runs()]
     for run in paths.runs():
         if run not in known and workspace.was_submitted(run):

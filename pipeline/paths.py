@@ -46,6 +46,11 @@ def resource(name: str) -> Path:
     return inside if inside.exists() else _PACKAGE.parent / name
 
 
+def requests_file(part: str) -> str:
+    """The name of a part's requests in `batch_inputs/`."""
+    return f"{part}.jsonl"
+
+
 def raw_file(folder: Path, *, errors: bool, number: int = 1) -> Path:
     """Where a provider's file of successes or of errors lies in an attempt's *folder*.
 
@@ -221,7 +226,7 @@ class TrialPaths:
         return self.archive_folder / "SHA256SUMS"
 
     def part_requests(self, part: str) -> Path:
-        return self.inputs / f"{part}.jsonl"
+        return self.inputs / requests_file(part)
 
     def all_part_requests(self) -> list[Path]:
         """The parts' requests that are there, listed in the index or not."""

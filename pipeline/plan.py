@@ -62,7 +62,7 @@ def plan(session: Session) -> Plan:
     """The plan for the cells this invocation is about (archive only when asked for)."""
     work = session.workspace
     steps: list[Step] = []
-    moving: dict[Path, Step] = {}  # file -> the step that will or may write it anew, or is kept from it
+    moving: dict[str, Step] = {}  # file -> the step that will or may write it anew, or is kept from it
     to_send: list[tuple[str, Estimate]] = []
     for phase, slug in session.cells():
         if not (phase.by_default or session.request.phases):
@@ -87,19 +87,19 @@ def plan(session: Session) -> Plan:
     )
 
 
-def _step(question: Question, decision: Decision, moving: dict[Path, Step]) -> Step:
+def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> Step:
     phase = question.phase
-    causes = [moving[path] for path in question.inputs if path in moving]
+    causes = [moving[name] for name in question.input_names if name in moving]
     step = Step(phase.name, question.slug, decision.verb, decision.reason)
     if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
         step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
-    elif edited := next((refused for path, refused in foreign.inputs(question) if path not in moving), None):
+    elif edited := next((refused for name, refused in foreign.inputs(question) if name not in moving), None):
         step = Step(phase.name, question.slug, edited.verb, edited.reason)
     elif causes and (isinstance(decision, Skip) or decision == inputs_changed(question)):
         step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")
     elif isinstance(decision, Skip):
         return step
-    moving.update(dict.fromkeys(question.targets, step))
+    moving.update(dict.fromkeys(question.target_names, step))
     return step
 
 

@@ -80,14 +80,9 @@ def open_manifest(work: Workspace, slug: str, *, say: Say) -> None:
     Raises UnreadableFile, FutureVersion, or DiskTrouble when the original cannot be kept; then nothing
     has changed.
     """
+    if work.is_in_order(slug):
+        return
     path = work.trial_paths(slug).manifest
-    if fingerprints.kind(path) is None:
-        if not work.submitted(slug):
-            return  # a trial that has hardly begun
-    else:
-        with suppress(OlderManifest, DamagedArtifact):
-            work.manifest(slug)
-            return
     opening = examine(_in_run(work, slug))
     if work.readonly:
         say(f"{slug}: this command only looks; what follows is written by doit resume rid={work.rid}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, traces, workspace
+from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, workspace
 from pipeline.config import Config
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, LEGACY, Stage
@@ -72,6 +72,8 @@ def index_of(paths: TrialPaths) -> Index | None:
 
 
 def _rebuilt_record(run: RunPaths) -> Record:
+    from pipeline import traces
+
     try:
         text = disk.read_bytes(run.config)
     except FileNotFoundError as error:

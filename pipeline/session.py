@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline import (
-    disk,
-    done,
-    fingerprints,
-    graph,
-    identity,
-    jsonl,
-    manifest,
-    mirror,
-    paths,
-)
+from pipeline import disk, done, fingerprints, graph, identity, jsonl, manifest, paths
 from pipeline.decision import Decision, Question, Refuse, Skip
 from pipeline.disk import StatKey, Written
 from pipeline.errors import (
@@ -81,6 +71,7 @@ class Session:
         self._exit = exits
         self._started: dict[tuple[str, str], float] = {}
         self._stopping = False
+        self._looks_once = False
         self._log_waiting: list[dict[str, str]] = []
         self._log_open = False
 
@@ -119,6 +110,11 @@ class Session:
         self.decisions[phase, slug] = decision
         return decision
 
+    def look_once(self) -> None:
+        """All phases are about to be asked after: from now on each file is looked at once, while none is at work."""
+        self._looks_once = True
+        self.workspace.fingerprints.look_once()
+
     def question(self, phase: str, slug: str) -> Question:
         """The files and the record of one cell."""
         return Question(graph.BY_NAME[phase], slug, self.workspace)
@@ -127,6 +123,7 @@ class Session:
 
     def perform(self, phase: str, slug: str) -> dict[str, Any]:
         """Do the work of one cell and return its record as plain JSON. Raises TrialmakeError."""
+        self.workspace.fingerprints.look_anew()
         if os.getpid() != self.pid:
             # A worker was forked before the phases ahead of this one ran: it looks again.
             self.workspace.refresh()
@@ -173,6 +170,7 @@ class Session:
 
     def begin(self, phase: str, slug: str) -> None:
         """Record that a cell's work starts."""
+        self.workspace.fingerprints.look_anew()
         self._started[phase, slug] = time.monotonic()
         self._change_stage(phase, slug, lambda old: replace(old, status=IN_PROGRESS, updated_at=_now(), error=None))
 
@@ -183,17 +181,17 @@ class Session:
             written = Written(facts["sha256"], facts["size"], StatKey(*key))
             self.workspace.fingerprints.remember(self.workspace.paths.root / name, written)
         stage = replace(Stage.of(values["stage"]), status=COMPLETED, updated_at=_now())
-        self._started.pop((phase, slug), None)
         self._change_stage(phase, slug, lambda _old: stage)
         self.memory.forgive(_task(phase, slug))
+        self._end(phase, slug)
 
     def fail(self, phase: str, slug: str, error: str, kind: str) -> None:
         """Record why a cell did not finish; what can simply be gone on with is in progress, not failed."""
         status = _STATUS_OF.get(kind, FAILED)
-        self._started.pop((phase, slug), None)
         self._change_stage(
             phase, slug, lambda old: replace(old, status=status, updated_at=_now(), error=error[:_MAX_ERROR])
         )
+        self._end(phase, slug)
 
     def stopped(self) -> None:
         """Record that the cells at work were stopped; what threads of `-n` still come to is not recorded any more."""
@@ -212,17 +210,13 @@ class Session:
             self._change_stage(phase, slug, lambda old: replace(old, status=manifest.PENDING, updated_at=_now()))
 
     def log(self, phase: str, slug: str, decision: Decision) -> None:
-        """Append the decision to the log; a run in which all is skipped leaves no line."""
+        """Log the decision; a run in which all is skipped leaves no line. Skips wait for another, or for the end."""
         entry = {"phase": phase, "trial": slug, "decision": decision.verb, "reason": decision.reason, "at": _now()}
         with self._recording:
             self._log_waiting.append(entry)
             if not isinstance(decision, Skip):
                 self._log_open = True
-            if self._log_open and not self.readonly:
-                disk.make_folder(self.workspace.paths.decisions.parent)
-                for waiting in self._log_waiting:
-                    disk.append_line(self.workspace.paths.decisions, jsonl.dumps(waiting))
-                self._log_waiting.clear()
+                self._write_log()
 
     def remember(self) -> None:
         """Make what was learned of files last."""
@@ -293,9 +287,22 @@ class Session:
         """End the invocation: memory stored, lock released."""
         with self._exit:
             if not self.readonly:
+                self._write_log()
                 self.remember()
 
     # --- pieces ------------------------------------------------------------------------------------
+
+    def _end(self, phase: str, slug: str) -> None:
+        self._started.pop((phase, slug), None)
+        if self._looks_once and not self._started:
+            self.workspace.fingerprints.look_once()
+
+    def _write_log(self) -> None:
+        """Append what waits to the log, at once: each append is made durable, which takes longer than a decision."""
+        if self._log_open and self._log_waiting:
+            disk.make_folder(self.workspace.paths.decisions.parent)
+            disk.append_line(self.workspace.paths.decisions, b"\n".join(map(jsonl.dumps, self._log_waiting)))
+            self._log_waiting.clear()
 
     def _change_stage(self, phase: str, slug: str, change: Callable[[Stage], Stage]) -> None:
         spec = graph.BY_NAME[phase]
@@ -315,6 +322,8 @@ class Session:
                 if COMPLETED not in (old.status, stage.status):
                     document.set_stage("downloaded", stage)
             if phase in ("build", "submit", "download"):
+                from pipeline import mirror  # the ledgers are read where something was done
+
                 # A damaged index is about to be written anew by build; the jobs are mirrored then.
                 with suppress(DamagedArtifact):
                     if (index := self.workspace.index(slug)) is not None:

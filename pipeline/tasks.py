@@ -37,6 +37,7 @@ class PhaseFailed(TaskFailed):  # type: ignore[misc] # doit ships no types
 def namespace() -> dict[str, Any]:
     """What a dodo.py needs: doit's settings and the creator of all tasks, for the run of this invocation."""
     opened = load()
+    opened.look_once()
 
     def task_phases() -> Iterator[dict[str, Any]]:
         """prepare, build, submit, download, parse, score, stats, costs, report, archive, index"""
@@ -92,12 +93,12 @@ def create(opened: Session) -> Iterator[dict[str, Any]]:
 
 
 def _task(opened: Session, spec: graph.Phase, slug: str, known: Set[str]) -> dict[str, Any]:
-    question = opened.question(spec.name, slug)
+    question, root = opened.question(spec.name, slug), opened.workspace.paths.root
     return {
         "doc": spec.doc,
         "actions": [(_perform, [opened, spec.name, slug])],
-        "file_dep": [str(path) for path in question.inputs],
-        "targets": [str(path) for path in question.targets],
+        "file_dep": [f"{root}/{name}" for name in question.input_names],
+        "targets": [f"{root}/{name}" for name in question.target_names],
         "task_dep": [f"{name}:{slug}" if spec.per_trial else name for name in spec.after if name in known],
         "uptodate": [Current(opened, spec.name, slug)],
         "io": {"capture": False},  # progress is shown as it comes; captured output mixes under threads

@@ -9,22 +9,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, jsonl, ledger, manifest, parts, paths, schema, sealed, traces
+from pipeline import disk, fingerprints, graph, jsonl, manifest, parts, paths, schema, sealed
 from pipeline.config import Config, Trial
 from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
-from pipeline.fingerprints import Fingerprints, Known
+from pipeline.fingerprints import Facts, Fingerprints
 from pipeline.identity import differences
 from pipeline.manifest import LEGACY, Manifest, OlderManifest, Stage
 from pipeline.paths import PartPaths, RunPaths, TrialPaths
 from pipeline.version import VERSION as TOOL_VERSION
+
+if TYPE_CHECKING:
+    from pipeline import ledger
 
 SCHEMA = "run.schema"
 RECORD_VERSION = 1
@@ -114,8 +117,11 @@ def exists(run: RunPaths) -> bool:
     if fingerprints.kind(run.record) is not None:
         return True
     begun = any(run.root.glob("*/batch_inputs/index.json")) or was_submitted(run)
-    built = fingerprints.kind(run.config) is not None and begun
-    return built and not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
+    if not begun or fingerprints.kind(run.config) is None:
+        return False
+    from pipeline import traces  # imported where it is needed, as all that a run in order never asks for
+
+    return not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
 
 
 def was_submitted(run: RunPaths) -> bool:
@@ -190,7 +196,7 @@ class Workspace:
         config: Config,
         *,
         readonly: bool,
-        known: Iterable[Known] = (),
+        known: Mapping[str, Facts] | None = None,
         deep: bool = False,
         forced: frozenset[str] = frozenset(),
     ) -> None:
@@ -256,6 +262,16 @@ class Workspace:
         self._manifests.clear()
         self.record = read_record(self.paths.record)
 
+    def is_in_order(self, slug: str) -> bool:
+        """Whether the trial's manifest can be worked with as it is; one that is not there yet is no fault."""
+        if fingerprints.kind(self.trial_paths(slug).manifest) is None:
+            return not self.submitted(slug)  # a trial that has hardly begun
+        try:
+            self.manifest(slug)
+        except (OlderManifest, DamagedArtifact):
+            return False
+        return True
+
     def save_manifest(self, slug: str) -> None:
         """Write the trial's manifest if it changed."""
         assert not self.readonly
@@ -277,26 +293,28 @@ class Workspace:
 
     def index(self, slug: str) -> parts.Index | None:
         """The trial's list of parts, None before build. Raises DamagedArtifact or UnreadableFile."""
-        path = self.trial_paths(slug).index
-        seen = fingerprints.look(path)
+        (name,) = graph.names(graph.BY_NAME["build"].targets, [slug])
+        seen = self.fingerprints.look(name)
         if seen is None:
             return None
         if (kind := fingerprints.kind_of(seen)) != "file":
-            raise DamagedArtifact(f"a {kind} stands in its place.", where=str(path))
-        digest = self.fingerprints.of(self.relative(path), seen)
+            raise DamagedArtifact(f"a {kind} stands in its place.", where=str(self.trial_paths(slug).index))
+        digest = self.fingerprints.of(name, seen)
         cached = self._indexes.get(slug)
         if cached is None or cached[0] != digest:
+            path = self.trial_paths(slug).index
             cached = self._indexes[slug] = (digest, parts.read(path, self.fingerprints))
         return cached[1]
 
     def ledger(self, slug: str, part: str) -> ledger.Ledger:
         """The ledger of one part, read anew each time: another process may append to it."""
+        from pipeline import ledger  # a run whose results are all here reads none
+
         return ledger.read(self.trial_paths(slug).part(part).ledger)
 
     def damage(self, name: str, sha256: str | None, size: int) -> str | None:
         """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""
-        # As text: thousands of files are looked at, and making a Path costs more than the look.
-        seen = fingerprints.look(self._root + name)
+        seen = self.fingerprints.look(name)
         if seen is None:
             return f"{Path(name).name}: missing"
         if (kind := fingerprints.kind_of(seen)) != "file":
@@ -321,7 +339,7 @@ def open_run(
     record: Record,
     *,
     readonly: bool,
-    known: Iterable[Known] = (),
+    known: Mapping[str, Facts] | None = None,
     deep: bool = False,
     forced: frozenset[str] = frozenset(),
 ) -> Workspace:

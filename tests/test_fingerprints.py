@@ -10,7 +10,7 @@ from faulty_disk import operations
 
 from pipeline import disk, fingerprints
 from pipeline.errors import UnreadableFile
-from pipeline.fingerprints import Fingerprints, Known
+from pipeline.fingerprints import Fingerprints
 
 
 def sha(data):
@@ -46,7 +46,7 @@ def test_a_file_is_read_once(path, tmp_path, hashed):
 
 def test_memory_handed_over_is_trusted_and_with_deep_it_is_not(path, tmp_path, hashed):
     """The remembered digest is wrong on purpose, to see who is believed."""
-    told = [Known("file", disk.StatKey.of(path.stat()), "f" * 64)]
+    told = {"file": ["f" * 64, *disk.StatKey.of(path.stat())]}
     assert Fingerprints(tmp_path, told).sha256(path) == "f" * 64
     assert hashed == []
     assert Fingerprints(tmp_path, told, deep=True).sha256(path) == sha(b"one")
@@ -88,10 +88,10 @@ def test_a_writer_spares_the_reading(path, tmp_path, hashed):
 
 
 def test_only_what_is_new_goes_to_the_memory_and_only_once(path, tmp_path):
-    known = Fingerprints(tmp_path, [Known("old", disk.StatKey(1, 2, 3, 4), "a" * 64)])
+    known = Fingerprints(tmp_path, {"old": ["a" * 64, 1, 2, 3, 4]})
     known.sha256(path)
     known.sha256(path)
-    assert [(entry.path, entry.sha256) for entry in known.fresh()] == [("file", sha(b"one"))]
+    assert [(name, facts[0]) for name, facts in known.fresh()] == [("file", sha(b"one"))]
     assert list(known.fresh()) == []
 
 
@@ -104,7 +104,7 @@ def test_names_are_relative_to_the_run_so_that_a_moved_folder_keeps_its_memory(t
     known = Fingerprints(root)
     known.sha256(root / "trial" / "f")
     known.sha256(beside)
-    assert {entry.path for entry in known.fresh()} == {"trial/f", str(beside)}
+    assert dict(known.fresh()).keys() == {"trial/f", str(beside)}
 
 
 def test_a_file_beside_the_run_is_found_by_a_relative_path_too(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_file_beside_the_run_is_found_by_a_relative_path_too(tmp_path, monkeyp
     known = Fingerprints(root)
     assert known.sha256(Path("quiz.jsonl")) == sha(b"q")
     assert known.sha256(root / "f") == sha(b"y")
-    assert {entry.path for entry in known.fresh()} == {"quiz.jsonl", "f"}
+    assert dict(known.fresh()).keys() == {"quiz.jsonl", "f"}
 
 
 def test_looking_writes_nothing(path, tmp_path):
@@ -158,9 +158,9 @@ def test_what_was_found_valid_is_remembered_for_this_content_alone(path, tmp_pat
     known = Fingerprints(tmp_path)
     assert not known.vouches(path, "a" * 64)
     known.vouch(path, "a" * 64)
-    again = Fingerprints(tmp_path, known.fresh())
+    again = Fingerprints(tmp_path, dict(known.fresh()))
     assert again.vouches(path, "a" * 64)
     assert not again.vouches(path, "b" * 64)
     assert not again.vouches(path.with_name("other"), "a" * 64)
     assert again.sha256(path) == sha(b"one")
-    assert not Fingerprints(tmp_path, list(again.fresh()), deep=True).vouches(path, "a" * 64)
+    assert not Fingerprints(tmp_path, dict(again.fresh()), deep=True).vouches(path, "a" * 64)

@@ -8,14 +8,13 @@ import sys
 
 import pytest
 
-from pipeline.disk import StatKey
 from pipeline.errors import DiskTrouble
-from pipeline.fingerprints import Known
 from pipeline.memory import Memory
 
-KNOWN = [
-    Known(f"trial/results/f{n}", StatKey(n, 10**18 + n, 2**62, n), f"{n:064x}") for n in range(20)
-] + [Known("é|'; drop table x; --", StatKey(0, 0, 0, 0), "a" * 64)]  # fmt: skip
+KNOWN = {
+    **{f"{trial}/results/f{n}": [f"{n:064x}", n, 10**18 + n, 2**62, 2**64 - n] for trial in "ab" for n in range(1, 20)},
+    "é|'; drop table x; --": ["a" * 64, 0, 0, 0, 0],
+}
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def path(tmp_path):
 
 def write(path, known=KNOWN, forgotten=("build:t",)):
     memory = Memory(path, readonly=False)
-    memory.commit(known)
+    memory.commit(known.items())
     for task in forgotten:
         memory.forget(task)
     memory.close()
@@ -50,20 +49,43 @@ def state(folder):
 def test_what_was_committed_is_remembered(path, readonly):
     write(path)
     memory = read(path, readonly)
-    assert sorted(memory.fingerprints, key=str) == sorted(KNOWN, key=str)
+    assert memory.fingerprints == KNOWN
     assert memory.forgotten == {"build:t"}
     assert memory.set_aside is None
 
 
 def test_a_file_that_changed_is_remembered_as_it_is_now(path):
     write(path)
-    newer = Known(KNOWN[3].path, StatKey(9, 9, 9, 9), "b" * 64)
-    write(path, [newer], ())
-    assert [entry for entry in read(path).fingerprints if entry.path == newer.path] == [newer]
+    newer = {"b/results/f3": ["b" * 64, 9, 9, 9, 9], "b/results/new": ["c" * 64, 1, 1, 1, 1]}
+    write(path, newer, ())
+    assert read(path).fingerprints == {**KNOWN, **newer}
+
+
+def test_a_commit_writes_the_folders_it_is_about_and_no_others(path):
+    write(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update folders set crc = 0 where name = 'a'")
+    connection.close()
+    write(path, {"b/results/new": ["c" * 64, 1, 1, 1, 1]}, ())
+    there = {name: facts for name, facts in KNOWN.items() if not name.startswith("a/")}
+    assert read(path).fingerprints == {**there, "b/results/new": ["c" * 64, 1, 1, 1, 1]}
+
+
+def test_the_rows_of_earlier_versions_are_dropped(path):
+    """They held one file each; reading them took longer than looking at the files."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table fingerprints (path text, sha256 text)")
+        connection.execute("insert into fingerprints values ('a/results/f1', 'x')")
+    connection.close()
+    assert read(path).fingerprints == read(path, readonly=False).fingerprints == {}
+    with sqlite3.connect(path) as connection:
+        tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    connection.close()
+    assert tables == {"folders", "forgotten"}
 
 
 def test_forgotten_tasks_are_forgiven_when_they_were_done_again(path):
-    write(path, [], ("build:a", "build:b"))
+    write(path, {}, ("build:a", "build:b"))
     memory = Memory(path, readonly=False)
     memory.forgive("build:a")
     memory.forgive("build:never forgotten")
@@ -76,7 +98,7 @@ def test_forgotten_tasks_are_forgiven_when_they_were_done_again(path):
 
 def test_looking_creates_nothing(path):
     memory = read(path)
-    assert (memory.fingerprints, memory.forgotten, memory.set_aside) == ([], set(), None)
+    assert (memory.fingerprints, memory.forgotten, memory.set_aside) == ({}, set(), None)
     assert os.listdir(path.parent) == []
 
 
@@ -107,8 +129,8 @@ def test_looking_changes_nothing(path, what):
     assert state(path.parent) == before
     assert memory.set_aside is None
     assert expected is None or len(memory.fingerprints) == expected
-    assert set(memory.fingerprints) <= set(KNOWN)
-    memory.commit([Known("new", StatKey(1, 1, 1, 1), "c" * 64)])
+    assert memory.fingerprints.items() <= KNOWN.items()
+    memory.commit([("new", ["c" * 64, 1, 1, 1, 1])])
     memory.forget("parse:t")
     assert state(path.parent) == before
     if holder:
@@ -120,8 +142,8 @@ import os, signal, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("pragma cache_size = 1")
 connection.execute("begin")
-rows = [(f"f{n}", n, n, n, n, "d" * 64, 0) for n in range(5000)]
-connection.executemany("insert or replace into fingerprints values (?, ?, ?, ?, ?, ?, ?)", rows)
+rows = [(f"f{n}", b"d" * 100, 0) for n in range(5000)]
+connection.executemany("insert or replace into folders values (?, ?, ?)", rows)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -142,7 +164,7 @@ def test_a_kill_in_the_middle_leaves_what_was_committed(path):
     leave_in_the_middle_of_a_transaction(path)
     memory = read(path, readonly=False)
     assert memory.set_aside is None
-    assert sorted(memory.fingerprints, key=str) == sorted(KNOWN, key=str)
+    assert memory.fingerprints == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -157,7 +179,7 @@ def test_a_damaged_memory_is_kept_aside_and_begun_anew(path, content):
         path.write_bytes(content)
         path.with_name(".doit.db-journal").write_bytes(b"of the damaged one")
     memory = Memory(path, readonly=False)
-    memory.commit(KNOWN)
+    memory.commit(KNOWN.items())
     memory.close()
     assert memory.set_aside.name.startswith(".doit.db.damaged.2")
     if content is not None:
@@ -168,11 +190,11 @@ def test_a_damaged_memory_is_kept_aside_and_begun_anew(path, content):
 
 def test_a_database_of_something_else_is_kept_aside(path):
     with sqlite3.connect(path) as connection:
-        connection.execute("create table fingerprints (name text)")
+        connection.execute("create table folders (name text)")
     connection.close()
     memory = read(path, readonly=False)
     assert memory.set_aside is not None
-    assert memory.fingerprints == []
+    assert memory.fingerprints == {}
 
 
 @pytest.mark.parametrize("readonly", [True, False])
@@ -189,7 +211,7 @@ def test_no_flipped_bit_makes_it_say_something_wrong(tmp_path, readonly):
         flipped = tmp_path / f"{number}.db"
         flipped.write_bytes(data)
         memory = read(flipped, readonly)
-        assert set(memory.fingerprints) <= set(KNOWN)
+        assert memory.fingerprints.items() <= KNOWN.items()
 
 
 # --- trouble is not damage ------------------------------------------------------------------------
@@ -214,16 +236,16 @@ def test_a_disk_that_takes_nothing_is_trouble_and_what_was_known_stays(path):
     memory = Memory(path, readonly=False)
     pages = memory._connection.execute("pragma page_count").fetchone()[0]
     memory._connection.execute(f"pragma max_page_count = {pages}")
-    more = [Known(f"new{n}", StatKey(n, n, n, n), "e" * 64) for n in range(1000)]
+    more = [(f"new{n}", ["e" * 64, n, n, n, n]) for n in range(1000)]
     with pytest.raises(DiskTrouble) as trouble:
         memory.commit(more)
     memory.close()
     assert "full" in str(trouble.value)
     assert "Artifacts and manifests are not affected." in str(trouble.value)
-    assert sorted(read(path).fingerprints, key=str) == sorted(KNOWN, key=str)
+    assert read(path).fingerprints == KNOWN
 
 
 def test_a_folder_that_is_not_there_is_trouble(tmp_path):
     with pytest.raises(DiskTrouble, match="unable to open database file"):
         Memory(tmp_path / "nowhere" / ".doit.db", readonly=False)
-    assert read(tmp_path / "nowhere" / ".doit.db").fingerprints == []
+    assert read(tmp_path / "nowhere" / ".doit.db").fingerprints == {}
