@@ -192,15 +192,21 @@ class Queue:
         with self._listing:
             # A new mapping each time: another thread may be going through the old one.
             works = dict(self._works)
+            listed = {slug for slug, _ in works}
             for slug in self.workspace.trials:
+                if slug in listed and slug != wanted:
+                    continue
                 if adopted.kept(self.workspace, slug):
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
                 index = self.workspace.index(slug)
                 decision = done.decide("build", self.workspace, slug)
                 if index is not None and not isinstance(decision, Refuse):
                     for part in index.parts:
-                        work = Work(self.context, self.workspace.trial_paths(slug), part)
-                        works.setdefault((slug, part.part), work)
+                        if (slug, part.part) not in works:
+                            work = Work(self.context, self.workspace.trial_paths(slug), part)
+                            # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
+                            work.settled = work.settling.as_recorded() is True
+                            works[slug, part.part] = work
                 elif slug == wanted:
                     raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
             self._works = works
@@ -213,8 +219,10 @@ class Queue:
             self._announced = True
             planned = Planned()
             for work in self._works.values():
-                if not self._may_submit(work) or (work.files.root.is_dir() and any(work.files.root.iterdir())):
-                    continue  # not chosen; or submitted before, or its raw files are here
+                if work.settled or not self._may_submit(work):
+                    continue
+                if work.files.root.is_dir() and any(work.files.root.iterdir()):
+                    continue  # submitted before, or its raw files are here
                 price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
             if planned.parts:

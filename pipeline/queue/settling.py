@@ -38,19 +38,23 @@ class Settling:
 
     # --- what is here ----------------------------------------------------------------------------
 
+    def as_recorded(self) -> bool | None:
+        """Whether results.jsonl is what the manifest recorded; None where it records nothing of it."""
+        recorded = self.context.workspace.manifest(self.paths.slug).stage("downloaded").parts.get(self.part.part, {})
+        if not (sha256 := recorded.get("sha256")):
+            return None
+        return self.context.workspace.damage(recorded["path"], sha256, recorded["size"]) is None
+
     def in_place(self, book: Ledger) -> bool:
         """Whether results.jsonl is what the manifest recorded, or else holds exactly the part's rows.
 
         Where rows have no answer, and no record says that this was the end, the attempts in the ledger
         are judged anew.
         """
-        recorded = self.context.workspace.manifest(self.paths.slug).stage("downloaded")
-        entries = {entry["job_key"]: entry for entry in recorded.artifacts.get("parts", [])}
-        sha256 = entries.get(self.part.part, {}).get("sha256")
+        if (recorded := self.as_recorded()) is not None:
+            return recorded
         if fingerprints.kind(self.files.results) != "file":
             return False
-        if sha256:
-            return bool(self.context.workspace.fingerprints.sha256(self.files.results) == sha256)
         answered = merge.verify(self.files.results, self.part)
         return answered == self.part.rows or (answered is not None and not book.attempts)
 
