@@ -250,7 +250,7 @@ def _document(data: bytes, path: Path) -> dict[str, Any]:
 
 def _proof(data: bytes) -> str:
     """What stands for "these bytes are valid by the schema as it is now"."""
-    return hashlib.sha256(schema.digest(SCHEMA) + data).hexdigest()
+    return hashlib.sha256(schema.text(SCHEMA) + data).hexdigest()
 
 
 def utc_now() -> str:

@@ -8,7 +8,6 @@ which nothing changed checks nothing again.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 def text(name: str) -> bytes:
     """The bytes of `schemas/NAME.json`."""
     return disk.read_bytes(resource(f"schemas/{name}.json"))
-
-
-@cache
-def digest(name: str) -> bytes:
-    """The sha256 of `text`: what stands for "the schema as it is now"."""
-    return hashlib.sha256(text(name)).digest()
 
 
 @cache
