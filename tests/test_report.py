@@ -157,6 +157,28 @@ def test_the_verdict_comes_first_with_interval_p_q_and_n(plain: Made) -> None:
     assert re.search(r"\d+ won, \d+ lost, \d+ tied", first)
 
 
+def test_one_comparison_has_its_interval_and_p_in_the_first_sentence(plain: Made) -> None:
+    lead = plain.markdown.partition("## Verdict")[2].strip().splitlines()[0]
+    assert re.search(r"more right answers \(\+[\d.]+ points, 95% CI \+[\d.]+ to \+[\d.]+, p\s<\s0\.001, q", lead)
+
+
+def test_the_verdict_of_a_row_is_not_the_column_that_a_narrow_screen_cuts_off(plain: Made) -> None:
+    assert "| Metric | Verdict | Difference | 95% CI | p | q | control |" in plain.markdown
+
+
+def test_what_is_the_same_is_said_once(tmp_path: Path) -> None:
+    """Three temperatures without any change took a paragraph of zeros."""
+    made = make(tmp_path, lambda request, row: "x", items=[*map(open_book, range(9))], temperatures=(0, 0.3, 0.7))
+    made.report()
+    assert "Open-book, false answers: no change.** At temperature 0, 0.3 and 0.7: 100.0% with both" in made.markdown
+    assert "0.0% right with both, over 9 questions in 5 paragraphs. Every question came out the same." in made.markdown
+
+
+def test_a_long_table_is_folded_away(plain: Made, large: Made) -> None:
+    assert re.search(r"<summary>Effect sizes: \d\d rows</summary>", large.markdown)
+    assert "<summary>Effect sizes" not in plain.markdown
+
+
 def test_verdicts_that_differ_between_temperatures_are_each_named(tmp_path: Path) -> None:
     """ "Better" at one temperature and "unclear" or the same at another was once called "mixed", as if they clashed."""
 
@@ -166,15 +188,15 @@ def test_verdicts_that_differ_between_temperatures_are_each_named(tmp_path: Path
 
     made = make(tmp_path, answer, items=[*map(open_book, range(40))], temperatures=(0, 0.25, 0.7))
     made.report()
-    assert "**Open-book, False-Ans: no change at temperature 0 and 0.25, better at 0.7.** " in made.markdown
-    assert "**Open-book, Abstain: no change at temperature 0 and 0.25, more at 0.7.** " in made.markdown
+    assert "**Open-book, false answers: no change at temperature 0 and 0.25, better at 0.7.** " in made.markdown
+    assert "**Open-book, abstentions: no change at temperature 0 and 0.25, more at 0.7.** " in made.markdown
 
 
 def test_the_emulator_s_answers_are_called_that(tmp_path: Path) -> None:
     made = make(tmp_path, provider="emulator")
     made.report()
-    assert "say nothing about any model" in made.markdown
-    assert "say nothing about any model" in made.html
+    assert "No language model was asked" in made.markdown
+    assert "No language model was asked" in made.html
 
 
 def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
@@ -250,8 +272,10 @@ def test_no_answer_at_all_is_not_a_zero(tmp_path: Path) -> None:
     made = make(tmp_path, lambda request, row: Failure("down") if request.condition == "treatment" else "gold 1")
     made.report()
     assert "not defined" in made.markdown
-    assert "No question was answered in both conditions" in made.markdown
-    assert re.search(r"\| EM \| – \| – \| – \| – \| – \| – \| – \| – \| 0 \| not defined \|", made.markdown)
+    first = made.markdown.partition("## Verdict")[2].partition("## ")[0]
+    assert "No question was answered with both treatment and control, so there is nothing to compare." in first
+    assert "ndefined" not in first
+    assert "| EM | not defined | – | – | – | – | – | – | – | – | 0 |" in made.markdown
     assert "no question was answered in both conditions" in made.html
 
 
@@ -523,6 +547,8 @@ def test_trials_stand_best_first_and_link_their_reports(large: Made) -> None:
     assert links == ["a-set/reports/report.html", "b-set/reports/report.html"] * 2
     assert markdown.index("[a-set](<a-set/reports/report.md>) | brief") < markdown.index("| cot |")
     assert "Confirm a choice on new questions" in markdown
+    assert "**Of 4 treatments, a-set with brief comes first: +" in markdown
+    assert "| b-set | `lab/b` | `set` | " in markdown.partition("What was sent")[2]
     assert "figures/" not in markdown
     assert (large.run.root / links[0]).is_file()
 

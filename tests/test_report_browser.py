@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
-from report_kit import EVIL, Made, hostile_run
+from report_kit import EVIL, Made, closed, hostile_run, make, open_book
 
 from pipeline.report.theme import DARK, LIGHT
 
@@ -81,6 +81,34 @@ def test_all_figures_are_drawn(browser: Browser, page: Path) -> None:
         assert figure["texts"] > 3
         assert figure["rows"] > 0
         assert set(figure["colours"]) <= {rgb(colour) for colour in LIGHT.values()}
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_no_label_is_cut_off(browser: Browser, tmp_path: Path, width: int) -> None:
+    """Names of trials stuck out of the figure on the left, where nobody can scroll to."""
+    made = make(
+        tmp_path,
+        items=[
+            *map(closed, range(8)),
+            *(open_book(n, dataset=f"a_data_set_with_a_long_name_{n % 2}") for n in range(8)),
+        ],
+        models=("lab/llama-v3p1-8b-instruct-and-more",),
+        treatments=("treatment", "another_very_long_treatment_na"),
+        temperatures=(0, 0.7),
+    )
+    made.report()
+    made.overview()
+    for page in (made.paths.report_html, made.run.index_html):
+        browser.open(page, width=width)
+        browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        cut = browser.run(
+            """[...document.querySelectorAll('figure.drawing')].flatMap(f => {
+                 const box = f.querySelector('svg').getBoundingClientRect();
+                 return [...f.querySelectorAll('svg text')].filter(t => {
+                   const r = t.getBoundingClientRect();
+                   return r.left < box.left - 1 || r.right > box.right + 1}).map(t => t.textContent)})"""
+        )
+        assert cut == [], page.name
 
 
 def test_hostile_answers_are_text(browser: Browser, made: Made) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_LONG = 24  # rows
+
 
 @dataclass(frozen=True)
 class Code:
@@ -81,11 +83,15 @@ class Findings:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under *columns*; a column whose title starts with `#` holds numbers (the sign is not shown)."""
+    """Rows under *columns*; a column whose title starts with `#` holds numbers (the sign is not shown).
+
+    The cells of one that *wraps* may take several lines.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Line, ...], ...]
     caption: str = ""
+    wraps: bool = False
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -146,6 +152,11 @@ class Document:
     title: str
     facts: tuple[tuple[str, Line], ...]
     sections: tuple[Section, ...]
+
+
+def folded(table: Table, what: str) -> Table | Details:
+    """*table*, folded away on a screen when it is so long that it would bury what follows."""
+    return table if len(table.rows) <= _LONG else Details(f"{what}: {len(table.rows)} rows", (table,), printed=True)
 
 
 def figures(blocks: Sequence[Block]) -> list[Figure]:

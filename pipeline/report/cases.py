@@ -60,7 +60,7 @@ def _examples(model: Model) -> Iterator[Block]:
 
 def _example(model: Model, example: Example) -> Details:
     question, _ = _cut(" ".join(example.question.split()), 100)
-    label: Line = (f"t {example.place.temp} · ", Code(question)) if len(model.temps) > 1 else Code(question)
+    label: Line = (f"T={example.place.temp} · ", Code(question)) if len(model.temps) > 1 else Code(question)
     return Details(label, tuple(_body(model, example)))
 
 

@@ -102,7 +102,14 @@ def cost_accuracy(model: Model, name: str) -> Figure | Paragraph:
         for series, temp, x, y in dots:
             axes.plot([x], [y], **{**plot.series(series), "linestyle": "none", "markersize": 8})
             if len(model.temps) > 1:
-                axes.annotate(f"t {temp}", (x, y), (0, 9), textcoords="offset points", ha="center", color=plot.MUTED)
+                axes.annotate(
+                    f"T={temp}",
+                    (x, y),
+                    (0, 9 if series else -17),
+                    textcoords="offset points",
+                    ha="center",
+                    color=plot.MUTED,
+                )
         axes.margins(0.14, 0.24)
         axes.set_xlabel(unit)
         axes.set_ylabel("EM, %")

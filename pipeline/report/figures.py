@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # plot imports matplotlib, in its own way
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+_NARROW = 0.4  # of a figure's width: below, ticks would run into each other
+_LETTER = 0.0119  # of a figure's width: an average letter of a label, which has 9 pt
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neutral": ""}
 
 
@@ -57,25 +59,48 @@ def forest_of(rows: Sequence[Row], name: str, axis: str, alt: str) -> Figure | P
     if all(row.delta is None for row in rows):
         return Paragraph("There is no difference to draw: no question was answered in both conditions.")
     height = 0.75 + 0.235 * len(rows)
+    labels = [_label(row.label) for row in rows]
+    # So wide that the longest label fits; the numbers on the right keep their place.
+    left = max(0.25, 0.02 + _LETTER * max(len(label) for label, row in zip(labels, rows, strict=True) if row.verdict))
+    width = 0.7 - left
 
     def paint(canvas: Canvas) -> None:
-        axes = canvas.add_axes((0.25, 0.5 / height, 0.45, 1 - 0.62 / height))
+        axes = canvas.add_axes((left, 0.5 / height, width, 1 - 0.62 / height))
         axes.axvline(0, color=plot.MUTED, linewidth=1)
         axes.grid(axis="y", visible=False)
         for y, row in enumerate(rows):
             if row.verdict is None:
                 axes.text(
-                    -0.545, y, row.label, transform=axes.get_yaxis_transform(), va="center_baseline", weight="bold"
+                    (0.005 - left) / width,
+                    y,
+                    row.label,
+                    transform=axes.get_yaxis_transform(),
+                    va="center_baseline",
+                    weight="bold",
                 )
             elif row.delta is not None:
                 _point(axes, y, row)
-                axes.text(1.04, y, points(row.delta), transform=axes.get_yaxis_transform(), va="center_baseline")
+                axes.text(
+                    1 + 0.018 / width, y, points(row.delta), transform=axes.get_yaxis_transform(), va="center_baseline"
+                )
                 span = points_span(row.interval) if row.interval else "no interval"
-                axes.text(1.235, y, span, transform=axes.get_yaxis_transform(), va="center_baseline", color=plot.MUTED)
+                axes.text(
+                    1 + 0.106 / width,
+                    y,
+                    span,
+                    transform=axes.get_yaxis_transform(),
+                    va="center_baseline",
+                    color=plot.MUTED,
+                )
             else:
-                axes.text(1.04, y, DASH, transform=axes.get_yaxis_transform(), va="center_baseline")
-        axes.set_yticks(range(len(rows)), [_label(row.label) if row.verdict else "" for row in rows])
+                axes.text(1 + 0.018 / width, y, DASH, transform=axes.get_yaxis_transform(), va="center_baseline")
+        axes.set_yticks(
+            range(len(rows)), [label if row.verdict else "" for label, row in zip(labels, rows, strict=True)]
+        )
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, -1.0), max(high, 1.0))  # no magnifying glass on differences of nothing
+        axes.locator_params(axis="x", nbins=4 if width < _NARROW else 7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis)
 
@@ -146,7 +171,7 @@ def _point(axes: Axes, y: int, row: Row) -> None:
     axes.plot([100 * row.delta], [y], "o", color=colour, markerfacecolor=fill, markeredgewidth=1.4)
 
 
-def _label(text: str, longest: int = 26) -> str:
+def _label(text: str, longest: int = 34) -> str:
     """*text* as a label, cut in its middle: a data set may be called anything, and names differ at their ends."""
     shown = visible(text).replace("\n", " ")
     half = longest // 2

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.report.blocks import Block as Part
-from pipeline.report.blocks import Details, Heading, Line, Paragraph, Section, Table
+from pipeline.report.blocks import Bullets, Details, Heading, Line, Paragraph, Section, Table, folded
 from pipeline.report.model import Block, Json, Model
 from pipeline.report.places import metrics, where
 from pipeline.report.text import (
@@ -31,6 +31,15 @@ _FAMILIES = {
 }
 
 
+_MEANINGS = (
+    "d (paired): mean difference over the standard deviation of the differences; Hedges g: the same, corrected for "
+    "small samples; d (av): over the mean standard deviation of the two conditions.",
+    "Cliff δ: how often a treatment's value exceeds a control's, minus the reverse, over all pairs of questions.",
+    "Dominance: (won − lost) / all; won and lost mean a higher and a lower value, whichever is better.",
+    "Hodges-Lehmann: the median of the means of all pairs of differences.",
+)
+
+
 def significance(model: Model) -> Section:
     """Tests, intervals, effect sizes, families and equivalence."""
     return Section("Significance", "significance", tuple(_significance(model)))
@@ -41,20 +50,23 @@ def _significance(model: Model) -> Iterator[Part]:
     yield Table(
         (
             "Where", "#Both right", "#Only treatment", "#Only control", "#Neither", "#p exact", "#p mid", "#q",
-            "#Odds ratio", "#95% CI", "#Ties c / t", "#p without ties",
+            "#Odds ratio", "#95% CI", "#Ties", "#p without ties",
         ),
         tuple(_mcnemar(model, block) for block in model.blocks),
-        "A question counts as right when more than half of its samples are; a tie at one half counts as wrong.",
+        "A question counts as right when more than half of its samples are; a tie at one half counts as wrong. Ties: "
+        "how many such questions control and treatment have.",
     )  # fmt: skip
     yield Heading("Effect sizes")
-    yield Table(
+    sizes = Table(
         (
             "Where", "Metric", "#d (paired)", "#Hedges g", "#d (av)", "#Cliff δ", "#Dominance", "#Hodges-Lehmann",
             "#Won", "#Tied", "#Lost",
         ),
         tuple(_effects(model, block, name, metric) for block, name, metric in metrics(model)),
-        "Hodges-Lehmann in percentage points; dominance is (won − lost) / n.",
+        "Hodges-Lehmann in percentage points.",
     )  # fmt: skip
+    yield folded(sizes, "Effect sizes")
+    yield Details("What the columns mean", (Bullets(_MEANINGS),), printed=True)
     yield Heading("Other tests and intervals")
     yield Details(
         "Wilcoxon, t, and intervals by other methods",
@@ -86,7 +98,7 @@ def _significance(model: Model) -> Iterator[Part]:
     yield Heading("Equivalence (TOST)")
     rows = tuple(row for block in model.blocks for row in _tost(model, block))
     if rows:
-        yield Table(
+        tests = Table(
             (
                 "Where",
                 "Metric",
@@ -102,6 +114,7 @@ def _significance(model: Model) -> Iterator[Part]:
             "cluster-robust where clusters are. "
             "The interval decides: equivalent when it lies within the margin, not worse when its bad end does.",
         )
+        yield folded(tests, "Equivalence tests")
     else:
         yield Paragraph("No margins were set, so equivalence was not tested.")
 

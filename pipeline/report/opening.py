@@ -27,8 +27,8 @@ def data_balance(model: Model) -> Section:
 def _verdict(model: Model) -> Iterator[Block]:
     if model.provider == "emulator":
         yield Note(
-            "These answers come from the local emulator, not from a language model. They show how the tool works and "
-            "say nothing about any model."
+            "No language model was asked: the local emulator answered, from the passages or with answers recorded "
+            "before. This shows how the tool works, not what the model named here does."
         )
     several = len(model.treatments) > 1
     for treatment in model.treatments:

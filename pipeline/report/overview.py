@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Paragraph, Section, Table
+from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Paragraph, Section, Table, folded
 from pipeline.report.figures import Row, forest_of
 from pipeline.report.model import TYPES, Json
 from pipeline.report.model import Block as Compared
-from pipeline.report.text import DASH, count, p_cell, percent, points, points_span, usd
+from pipeline.report.text import DASH, NBSP, count, p_cell, percent, points, points_span, usd
 from pipeline.report.verdict import TYPE_NAMES, judged
 
 
@@ -61,45 +62,67 @@ def overview(name: str, rid: str, provider: str, entries: Sequence[Entry], *, pa
     return Document("Run overview", name, facts, tuple(sections))
 
 
-def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> list[Block]:
+def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> Iterator[Block]:
     places = _places(entries)
+    if provider == "emulator":
+        yield Note("No language model was asked: the local emulator answered.")
+    yield Paragraph(_best(entries), lead=True)
     rows: list[tuple[Line, ...]] = []
+    sent: list[tuple[Line, ...]] = []
     for entry in entries:
         deltas: list[Line] = []
         for place in places:
             delta = entry.em(place)["delta_mean"] if place in entry.places else None
-            deltas.append(DASH if delta is None else f"{points(delta)} ({entry.verdict(place)})")
+            deltas.append(DASH if delta is None else f"{points(delta)} ({entry.verdict(place).replace(' ', NBSP)})")
         href = f"{entry.slug}/reports/report.{'html' if page else 'md'}"
+        rows.append((Link(entry.slug, href), entry.treatment, points(entry.gain), *deltas))
         sums = (count(entry.asked), count(entry.missing), usd(entry.usd))
-        identity = (Code(entry.model), Code(entry.prompt_set))
-        rows.append((Link(entry.slug, href), entry.treatment, points(entry.gain), *deltas, *sums, *identity))
-    heads = (f"#{TYPE_NAMES[kind]}, t {temp}" for kind, temp in places)
-    table = Table(
-        ("Trial", "Treatment", "#Mean", *heads, "#Asked", "#Missing", "#US dollars", "Model", "Prompt set"),
+        row = (entry.slug, Code(entry.model), Code(entry.prompt_set), *sums)
+        if row not in sent:  # the treatments of a trial share it
+            sent.append(row)
+    yield Table(
+        ("Trial", "Treatment", "#Mean", *(f"#{_named(place)}" for place in places)),
         tuple(rows),
-        "Difference in EM between treatment and control, percentage points; ranked by the mean over the columns.",
+        "Difference in right answers (EM) between treatment and control, percentage points, with the verdict; ranked "
+        "by the mean over the columns. Each name leads to its report.",
+        wraps=True,
     )
-    blocks: list[Block] = [table]
-    if provider == "emulator":
-        blocks.insert(0, Note("These answers come from the local emulator; they say nothing about any model."))
     if len(entries) > 1:
-        blocks.append(
-            Paragraph(
-                "q-values are corrected within each trial, not over trials, and whatever comes first owes part of its "
-                "place to chance. Confirm a choice on new questions."
-            )
+        yield Paragraph(
+            "q-values are corrected within each trial, not over trials, and whatever comes first owes part of its "
+            "place to chance. Confirm a choice on new questions."
         )
-    return blocks
+    yield Table(
+        ("Trial", "Model", "Prompt set", "#Asked", "#Missing", "#US dollars"),
+        tuple(sent),
+        "What was sent: requests, those without an answer, and what they cost.",
+    )
+
+
+def _best(entries: Sequence[Entry]) -> str:
+    """The first entry's gain in words; *entries* are ranked."""
+    first = entries[0]
+    if first.gain is None:
+        return "No question was answered in both conditions of a trial, so there is nothing to rank."
+    counted = Counter(first.verdict(place) for place in _places([first]))
+    verdicts = ", ".join(f"{verdict} at {times}" for verdict, times in counted.most_common())
+    over = "" if len(first.places) == 1 else f" on average over {len(first.places)} types and temperatures ({verdicts})"
+    alone = f" ({verdicts.removesuffix(' at 1')})" if len(first.places) == 1 else ""
+    name = f"{first.slug} with {first.treatment}"
+    gain = f"{points(first.gain)} points of right answers against its control{over}{alone}"
+    if points(first.gain)[:1] != "+":
+        return f"No treatment gave more right answers than its control. The first is {name}: {gain}."
+    return f"Of {len(entries)} treatments, {name} comes first: {gain}." if len(entries) > 1 else f"{name}: {gain}."
 
 
 def _details(entries: Sequence[Entry], *, drawn: bool) -> list[Block]:
     blocks: list[Block] = []
     several = len({entry.treatment for entry in entries}) > 1
-    names = {id(entry): f"{entry.slug} {entry.treatment}" if several else entry.slug for entry in entries}
+    names = {id(entry): f"{entry.slug}: {entry.treatment}" if several else entry.slug for entry in entries}
     lines: list[Row] = []
     rows: list[tuple[Line, ...]] = []
     for place in _places(entries):
-        lines.append(Row(f"{TYPE_NAMES[place[0]]}, t {place[1]}"))
+        lines.append(Row(_named(place)))
         for entry in entries:
             if place not in entry.places:
                 continue
@@ -114,28 +137,28 @@ def _details(entries: Sequence[Entry], *, drawn: bool) -> list[Block]:
             )
             rows.append(
                 (
-                    f"{TYPE_NAMES[place[0]]}, t {place[1]}",
+                    _named(place),
                     names[id(entry)],
-                    percent(em["mean_control"]),
-                    percent(em["mean_treatment"]),
+                    entry.verdict(place),
                     points(em["delta_mean"]),
                     points_span(primary["ci_95"]),
                     p_cell(primary["p_value"]),
                     p_cell(primary["q_value"]),
+                    percent(em["mean_control"]),
+                    percent(em["mean_treatment"]),
                     count(em["n_pairs"]),
-                    entry.verdict(place),
                 )
             )
     if drawn:
         alt = "Difference in exact match per trial, type and temperature, with 95% intervals."
         blocks.append(forest_of(lines, "trials", "Difference in EM, treatment − control, percentage points", alt))
-    blocks.append(
-        Table(
-            ("Where", "Trial", "#Control", "#Treatment", "#Difference", "#95% CI", "#p", "#q", "#n", "Verdict"),
-            tuple(rows),
-        )
-    )
+    columns = ("Where", "Trial", "Verdict", "#Difference", "#95% CI", "#p", "#q", "#Control", "#Treatment", "#n")
+    blocks.append(folded(Table(columns, tuple(rows)), "All differences"))
     return blocks
+
+
+def _named(place: tuple[str, str]) -> str:
+    return f"{TYPE_NAMES[place[0]]}, T={place[1]}"
 
 
 def _places(entries: Sequence[Entry]) -> list[tuple[str, str]]:

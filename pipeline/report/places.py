@@ -14,9 +14,9 @@ def suffix(model: Model, treatment: str) -> str:
 
 
 def place(model: Model, block: Block) -> str:
-    """The type, with the temperature where there are several: "Open-book, t 0.7"."""
+    """The type, with the temperature where there are several: "Open-book, T=0.7"."""
     name = TYPE_NAMES[block.type]
-    return name if len(model.temps) == 1 else f"{name}, t {block.temp}"
+    return name if len(model.temps) == 1 else f"{name}, T={block.temp}"
 
 
 def where(model: Model, block: Block) -> str:

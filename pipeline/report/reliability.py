@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.report import curves
 from pipeline.report.blocks import Block as Part
-from pipeline.report.blocks import Details, Paragraph, Section, Table
+from pipeline.report.blocks import Details, Paragraph, Section, Table, folded
 from pipeline.report.model import Model
 from pipeline.report.places import metrics, suffix, where
 from pipeline.report.text import DASH, count, number, number_span, percent, unsigned_points
@@ -49,18 +49,21 @@ def _selective_risk(model: Model) -> Iterator[Part]:
             (
                 where(model, block),
                 f"{block.treatment} − {model.control}",
-                f"95% CI {number_span(risk['ci_95'])}",
+                "",
                 percent(risk["common_coverage"]),
-                number(risk["delta_aurc"]),
+                number(risk["delta_aurc"]) + (f" ({number_span(risk['ci_95'])})" if risk["ci_95"] else ""),
                 DASH,
                 DASH,
             )
         )
-    yield Table(
-        ("Where", "Condition", "Confidence", "#Coverage", "#AURC", "#E-AURC", "#AUGRC"),
+    areas = Table(
+        ("Where", "Condition", "Confidence", "#Coverage", "#AURC (95% CI)", "#E-AURC", "#AUGRC"),
         tuple(rows),
-        "Area under the risk-coverage curve; the difference is taken up to the coverage that both reach.",
+        "AURC: area under the curve, the mean risk along it, lower is better; the difference is taken up to the "
+        "coverage that both reach. E-AURC: what a perfect order of the same answers would save. AUGRC: the same area "
+        "with risk taken over all questions.",
     )
+    yield folded(areas, "Areas under the curves")
 
 
 def _power(model: Model) -> Iterator[Part]:
@@ -83,15 +86,16 @@ def _power(model: Model) -> Iterator[Part]:
         )
         if name == "em" and data["mde_by_K"]:
             by_samples.append((where(model, block), data["mde_by_K"]))
-    yield Table(
+    found = Table(
         (
             "Where", "Metric", "#n", "#MDE", "#MDE (t)", "#Design effect",
             *(f"#n for {unsigned_points(float(target))}" for target in targets),
         ),
         tuple(rows),
-        f"Smallest difference, in points, that {power_:.0%} of such runs would find at alpha {model.alpha:g}; and the "
-        "questions needed to find the given differences.",
+        f"MDE, the minimum detectable effect: the smallest true difference, in points, that {power_:.0%} of such runs "
+        f"would find at alpha {model.alpha:g}. n for: how many questions it takes to find that many points.",
     )  # fmt: skip
+    yield folded(found, "Detectable differences")
     if by_samples:
         samples = sorted({int(key) for _, table in by_samples for key in table})
         yield Details(

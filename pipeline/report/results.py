@@ -65,9 +65,10 @@ def _results(model: Model, treatment: str) -> Iterator[Part]:
         (
             Bullets(tuple(f"{METRIC_NAMES[name]}: {meaning}." for name, meaning in METRIC_MEANINGS.items())),
             Paragraph(
-                "Means are over questions; the interval beside a mean is its 95% t interval and treats questions as "
-                "independent. The interval of the difference, p and q are the primary ones: they allow for questions "
-                "that share a cluster. n: questions with a value in both conditions."
+                "Differences are treatment − control, in percentage points; their interval, p and q (p corrected for "
+                "how many tests there are) are the primary ones: they allow for questions that share a cluster. Means "
+                "are over questions; the interval beside a mean is its 95% t interval and treats questions as "
+                "independent. n: questions with a value in both conditions."
             ),
         ),
         printed=True,
@@ -76,23 +77,23 @@ def _results(model: Model, treatment: str) -> Iterator[Part]:
 
 def _columns(model: Model, treatment: str, first: str) -> tuple[str, ...]:
     sides = (f"#{model.control}", "#95% CI", f"#{treatment}", "#95% CI")
-    return (first, *sides, "#Difference", "#95% CI", "#p", "#q", "#n", "Verdict")
+    return (first, "Verdict", "#Difference", "#95% CI", "#p", "#q", *sides, "#n")
 
 
 def _row(model: Model, data: Json, name: str, label: Line | None = None) -> tuple[Line, ...]:
     metric = data["metrics"][name]
     return (
         METRIC_NAMES[name] if label is None else label,
-        percent(metric["mean_control"]),
-        percent_span(_interval(metric, "control")),
-        percent(metric["mean_treatment"]),
-        percent_span(_interval(metric, "treatment")),
+        judge(metric, data["tost"].get(name), model.alpha).value,
         points(metric["delta_mean"]),
         points_span(metric["primary"]["ci_95"]),
         p_cell(metric["primary"]["p_value"]),
         p_cell(metric["primary"]["q_value"]),
+        percent(metric["mean_control"]),
+        percent_span(_interval(metric, "control")),
+        percent(metric["mean_treatment"]),
+        percent_span(_interval(metric, "treatment")),
         count(metric["n_pairs"]),
-        judge(metric, data["tost"].get(name), model.alpha).value,
     )
 
 
@@ -193,7 +194,7 @@ def _datasets(model: Model, treatment: str) -> Iterator[Part]:
 
 
 def _forest_rows(model: Model, block: Block) -> Iterator[figures.Row]:
-    yield figures.Row(f"{TYPE_NAMES[block.type]}, t {block.temp}")
+    yield figures.Row(f"{TYPE_NAMES[block.type]}, T={block.temp}")
     for dataset, data in block.datasets():
         em = data["metrics"]["em"]
         verdict = judge(em, data["tost"].get("em"), model.alpha)
@@ -210,7 +211,7 @@ def _meta(blocks: list[Block]) -> Iterator[Part]:
             fixed, random, spread = meta["fixed"], meta["random"], meta["heterogeneity"]
             rows.append(
                 (
-                    f"{TYPE_NAMES[block.type]}, t {block.temp}",
+                    f"{TYPE_NAMES[block.type]}, T={block.temp}",
                     METRIC_NAMES[name],
                     count(meta["k"]),
                     f"{points(fixed['estimate'])} ({points_span(fixed['ci_95'])})",

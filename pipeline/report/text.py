@@ -9,6 +9,7 @@ from pipeline import plain
 
 DASH = "–"
 MINUS = "−"
+NBSP = "\u00a0"
 
 
 def sha256(text: str) -> str:
@@ -73,7 +74,7 @@ def p_phrase(name: str, p: float | None) -> str:
     """A p- or q-value in a sentence: "p = 0.002", "p < 0.001", with spaces that do not break."""
     if p is None:
         return f"{name} undefined"
-    return f"{name}\u00a0<\u00a00.001" if p < 0.001 else f"{name}\u00a0=\u00a0{p:.3f}"
+    return f"{name}{NBSP}<{NBSP}0.001" if p < 0.001 else f"{name}{NBSP}={NBSP}{p:.3f}"
 
 
 def usd(value: float | None) -> str:

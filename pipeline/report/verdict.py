@@ -19,6 +19,13 @@ METRIC_NAMES = {
     "false_answer_rate": "False-Ans",
     "unsupported_rate": "Unsupported",
 }
+METRIC_WORDS = {  # in sentences, where an abbreviation would stop a reader
+    "em": "right answers",
+    "f1": "overlap with the gold answers",
+    "abstain_rate": "abstentions",
+    "false_answer_rate": "false answers",
+    "unsupported_rate": "unsupported answers",
+}
 METRIC_MEANINGS = {
     "em": "exact match with a gold answer; on an unanswerable question, an abstention",
     "f1": "overlap of words with the best gold answer",

@@ -12,15 +12,9 @@ from pipeline.report.blocks import Finding
 from pipeline.report.limits import Size, spots
 from pipeline.report.model import Block, Json, Model
 from pipeline.report.text import counted, listed, p_phrase, percent, points, points_span, unsigned_points
-from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES, Verdict, judged
+from pipeline.report.verdict import METRIC_WORDS, TYPE_NAMES, Verdict, judged
 
-_COUNTED = {
-    "em": "right answers",
-    "f1": "overlap with the gold answers",
-    "abstain_rate": "abstentions",
-    "false_answer_rate": "false answers to unanswerable questions",
-    "unsupported_rate": "answers that the passage does not support",
-}
+_COUNTED = {**METRIC_WORDS, "false_answer_rate": "false answers to unanswerable questions"}
 
 
 def headline(model: Model, treatment: str) -> str:
@@ -30,8 +24,8 @@ def headline(model: Model, treatment: str) -> str:
         for kind in ("open", "closed")
         if (phrase := _across(model, model.of(treatment, kind), "em", f"on {TYPE_NAMES[kind].lower()} questions, "))
     ]
-    if not parts:
-        return f"There is nothing to compare {treatment} with {model.control} on."
+    if all(block.data["metrics"]["em"]["delta_mean"] is None for block in model.of(treatment)):
+        return f"No question was answered with both {treatment} and {model.control}, so there is nothing to compare."
     sentence = f"With {treatment} instead of {model.control}: {'; '.join(parts)}."
     false_answers = _across(model, model.of(treatment, "open"), "false_answer_rate", "")
     return f"{sentence} {_capital(false_answers)}." if false_answers else sentence
@@ -43,11 +37,11 @@ def findings(model: Model, treatment: str) -> list[Finding]:
     for kind in ("open", "closed"):
         for name in ("false_answer_rate", "unsupported_rate", "abstain_rate"):
             blocks = [block for block in model.of(treatment, kind) if name in block.data["metrics"]]
-            if blocks:
+            if any(block.data["metrics"][name]["delta_mean"] is not None for block in blocks):
                 verdicts = [judged(block, name, model.alpha) for block in blocks]
                 found.append(
                     Finding(
-                        f"{TYPE_NAMES[kind]}, {METRIC_NAMES[name]}",
+                        f"{TYPE_NAMES[kind]}, {METRIC_WORDS[name]}",
                         _named(verdicts, blocks),
                         verdicts[0].tone if len(set(verdicts)) == 1 else "open",
                         _sentence(model, blocks, name),
@@ -75,6 +69,11 @@ def _finding(model: Model, block: Block) -> Finding:
     if em["delta_mean"] is None:
         return Finding(
             spots(model, [block]), verdict.value, verdict.tone, "No question was answered in both conditions."
+        )
+    if verdict is Verdict.SAME:
+        line = f"{percent(em['mean_treatment'])} right with both, over {Size.of(em, block.type)}. "
+        return Finding(
+            spots(model, [block]), verdict.value, verdict.tone, f"{line}{_meaning(model, block, em, verdict)}"
         )
     line = (
         f"{percent(em['mean_treatment'])} right with {block.treatment}, "
@@ -123,18 +122,25 @@ def _reach(power: Json) -> str:
 def _sentence(model: Model, blocks: Sequence[Block], name: str) -> str:
     several = len(model.temps) > 1
     said = []
+    alike: dict[str, list[str]] = {}  # what both have, where every question came out the same
     for block in blocks:
         metric = block.data["metrics"][name]
         if metric["delta_mean"] is None:
             said.append(f"undefined at temperature {block.temp}" if several else "undefined")
+            continue
+        if judged(block, name, model.alpha) is Verdict.SAME:
+            alike.setdefault(percent(metric["mean_treatment"]), []).append(block.temp)
             continue
         said.append(
             (f"at temperature {block.temp}: " if several else "")
             + f"{percent(metric['mean_treatment'])} against {percent(metric['mean_control'])}, "
             f"{points(metric['delta_mean'])} points ({_evidence(metric)})"
         )
+    for share, temps in alike.items():
+        where = f"at temperature {listed(temps)}: " if several else ""
+        said.append(f"{where}{share} with both, every question the same")
     sentence = f"{_capital('; '.join(said))}."
-    if name == "abstain_rate":
+    if name == "abstain_rate" and not alike:
         return " ".join([sentence, *_where_abstained(blocks[0], several)])
     return sentence
 
@@ -171,7 +177,9 @@ def _deltas(model: Model, blocks: Sequence[Block], name: str) -> str:
     if None in deltas:
         return f" at temperature {listed(temps)}" if len(model.temps) > 1 else ""
     if len(model.temps) == 1:
-        return f" ({points(deltas[0])} points)"
+        if judged(blocks[0], name, model.alpha) is Verdict.SAME:
+            return ""
+        return f" ({points(deltas[0])} points, {_evidence(blocks[0].data['metrics'][name])})"
     if len(blocks) > 2:
         ends = dict.fromkeys((points(min(deltas)), points(max(deltas))))
         return f" ({' to '.join(ends)} points at temperature {listed(temps)})"
