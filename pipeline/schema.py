@@ -1,8 +1,8 @@
 """Checking documents against the JSON Schemas in `schemas/`, the contracts of every file format.
 
 A problem names the path of the key, what was found, what is allowed and, for an unknown key, the
-nearest valid spelling. jsonschema is imported when a document is checked, not before: a run in
-which nothing changed checks nothing again.
+nearest valid spelling. jsonschema, which finds it, takes long to import and to ask; so it is asked only
+about a document that does not surely fit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl
+from pipeline.fits import Check, Fits, Unsure
 from pipeline.paths import resource
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def load(name: str) -> dict[str, Any]:
 
 def problems(document: Any, name: str) -> list[str]:
     """What is wrong with *document* by the schema *name*, one sentence each; empty when it is valid."""
+    if _fits(document, name):
+        return []
     found = sorted(
         _validator(name).iter_errors(document), key=lambda error: [str(step) for step in error.absolute_path]
     )
@@ -53,6 +56,21 @@ def nearest(word: str, allowed: list[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
+
+
+def _fits(document: Any, name: str) -> bool:
+    try:
+        return _check(name)(document)
+    except Unsure:
+        return False
+
+
+@cache
+def _check(name: str) -> Check:
+    return _checks.of(name)
+
+
+_checks = Fits(load)
 
 
 @cache

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from paired_data import SETS, Paired, row, rows_of, text_of, written
 from scipy import stats as scipy_stats
 
-from pipeline import jsonl, paths
+from pipeline import jsonl, schema
 from pipeline.errors import ContractBroken, DamagedArtifact, UsageError
 from pipeline.phases.stats import stats
 from pipeline.statistics.analysis import analyse, compare
@@ -29,7 +28,6 @@ from pipeline.statistics.table import read_scores
 
 MARGINS = {"em": 0.02, "f1": 0.02, "abstain_rate": 0.05, "false_answer_rate": 0.02, "unsupported_rate": 0.02}
 QUICK = StatisticsSettings(seed=11, bootstrap_samples=1000, permutation_samples=1000, margins=MARGINS)
-SCHEMA = jsonschema.Draft202012Validator(json.loads(paths.resource("schemas/significance.schema.json").read_bytes()))
 
 
 def mixed_rows(seed: int = 0, n: int = 24, treatments: tuple[str, ...] = ("treatment",)) -> list[dict[str, str]]:
@@ -112,7 +110,7 @@ def unexplained(document: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def assert_publishable(document: dict[str, Any]) -> None:
-    SCHEMA.validate(document)
+    assert schema.problems(document, "significance.schema") == []
     assert unexplained(document) == []
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
@@ -401,7 +399,7 @@ def test_runs_without_a_shared_item_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_settings_are_those_of_the_config() -> None:
-    section = json.loads(paths.resource("schemas/experiment.schema.json").read_bytes())["properties"]["statistics"]
+    section = schema.load("experiment.schema")["properties"]["statistics"]
     known = {name: rule["default"] for name, rule in section["properties"].items()}
     assert set(StatisticsSettings.of(known).as_json()) == set(known)
 
