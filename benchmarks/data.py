@@ -1,11 +1,13 @@
 """Realistic result files of any size: a trial's index and combined results, the same for the same size.
 
-Answers have 1 to 2 KB with quotes, newlines, tabs and non-ASCII text, as chat models write them.
+Answers have 1 to 2 KB with quotes, newlines and markdown, as chat models write them: half of them in plain ASCII, most
+others with curly quotes, dashes and accents, one in ten with signs from anywhere.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 from pipeline import custom_id, disk, jsonl, parts
@@ -14,12 +16,16 @@ from pipeline.parts import Index, Part
 from pipeline.paths import TrialPaths
 
 PART_ROWS = 10_000
-_TEXT = (
-    'the answer is given in passage and was 1,234 years old when “quoted” he said "no" to naïve café Zürich '
-    "probability of river 北京 Straße it's well-known that O’Neill (born 1950) didn't; however, 50% of them — maybe "
-    "\\alpha = 3.5\u00a0m, see https://example.org/a?b=c&d=e #hash *bold* `code` <tag> & more emoji 🙂"
+# What answers are made of: plain ASCII, with typographic marks and accents, with signs from anywhere.
+_PLAIN = re.split(
+    " ",
+    'the answer is given in passage and was 1,234 years old when "quoted" he said "no" to a probability of river '
+    "it's well-known that O'Neill (born 1950) didn't; however, 50% of them did - maybe \\alpha = 3.5 m, see "
+    "https://example.org/a?b=c&d=e #hash *bold* `code` <tag> & more of the same by which they mean",
 )
-_WORDS = _TEXT.split(" ")
+_TYPOGRAPHIC = ["“quoted”", "naïve", "café", "Zürich", "Straße", "O’Neill", "—", "don’t", "3.5\u00a0m", "…", "Łódź"]
+_ANYWHERE = ["北京", "🙂", "≤", "→", "Ω"]
+_VOCABULARIES = ((_PLAIN, 5), (_PLAIN * 2 + _TYPOGRAPHIC, 4), (_PLAIN * 2 + _TYPOGRAPHIC + _ANYWHERE, 1))
 
 
 def trial(folder: Path, rows: int) -> tuple[TrialPaths, Index]:
@@ -43,12 +49,17 @@ def trial(folder: Path, rows: int) -> tuple[TrialPaths, Index]:
     return paths, index
 
 
-def _row(name: str, row: int, generator: random.Random) -> dict[str, object]:
-    length = generator.randint(1000, 2000)
-    words = generator.choices(_WORDS, k=length // 6)
+def prose(generator: random.Random, length: int) -> str:
+    """*length* characters as a chat model might write them."""
+    [vocabulary] = generator.choices([words for words, _ in _VOCABULARIES], [often for _, often in _VOCABULARIES])
+    words = generator.choices(vocabulary, k=length // 4)
     for place in range(12, len(words), 25):
         words[place] += "\n\n- " if place % 2 else ".\n"
-    text = " ".join(words)[:length]
+    return " ".join(words)[:length]
+
+
+def _row(name: str, row: int, generator: random.Random) -> dict[str, object]:
+    text = prose(generator, generator.randint(1000, 2000))
     tokens = len(text) // 4
     return {
         "custom_id": name,
