@@ -91,6 +91,11 @@ def dumps(value: Any) -> bytes:
     Raises ValueError for NaN or Infinity (orjson would write null, which would hide them).
     """
     _refuse_non_finite(value)
+    return dumps_read(value)
+
+
+def dumps_read(value: Any) -> bytes:
+    """The same for what `loads` gave, where NaN and Infinity cannot stand: a third of the time, on millions of rows."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 

@@ -6,12 +6,16 @@ part's submissions came to, from the ledgers, without times: the same history gi
 
 from __future__ import annotations
 
+from itertools import islice
+
 from pipeline import disk, jsonl, mirror, parts
 from pipeline.errors import ContractBroken
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.queue.drive import Queue
 from pipeline.queue.work import Work
+
+_BLOCK = 32  # rows copied at a time, as in parse
 
 
 def download(queue: Queue, paths: TrialPaths) -> Outcome:
@@ -59,11 +63,12 @@ def _append(work: Work, combined: disk.Replacement) -> tuple[int, tuple[int, str
     ids = parts.IdsDigest()
     succeeded = 0
     piece = disk.Digest()
-    for line in jsonl.lines(work.files.results):
-        row = jsonl.loads(line.data)
-        ids.add(row["custom_id"])
-        succeeded += "response" in row
-        data = line.data + b"\n"
+    lines = jsonl.lines(work.files.results)
+    while block := list(islice(lines, _BLOCK)):
+        rows = [jsonl.loads(line.data) for line in block]
+        ids.extend([row["custom_id"] for row in rows])
+        succeeded += sum("response" in row for row in rows)
+        data = b"\n".join([*(line.data for line in block), b""])
         piece.add(data)
         combined.write(data)
     if ids.hexdigest() != work.part.ids_sha256:
