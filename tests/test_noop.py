@@ -1,0 +1,96 @@
+"""What finding out that nothing is to be done may cost: each file one look, and no reading but of the records.
+
+`benchmarks/noop.py` measures the seconds. Here is counted what they go into, so that they stay where they are.
+"""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from quick_folder import quick_folder
+from run_kit import RID, TRIAL, doit, tiny, two_trials
+
+OTHER = "other-default"
+opened: Counter[str] | None = None
+
+
+def note(event, arguments):
+    if opened is not None and event == "open" and isinstance(arguments[0], str | os.PathLike):
+        opened[os.fspath(arguments[0])] += 1
+
+
+sys.addaudithook(note)  # for ever, but silent unless a test asks
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Two trials with their answers; the memory is warm."""
+    with quick_folder() as folder:
+        tiny(folder / "run", two_trials())
+        assert doit(folder / "run", f"rid={RID}", "config=experiment.yaml", "to=download").code == 0
+        yield folder / "run"
+
+
+@pytest.fixture
+def reads():
+    """run -> how often each file of it is opened by `doit to=download`, by its name in the run's folder."""
+    global opened
+
+    def read(run):
+        global opened
+        opened = Counter()
+        assert doit(run, "to=download").code == 0
+        below = f"{Path('experiments', f'run_{RID}')}/"
+        return {name.removeprefix(below): n for name, n in opened.items() if name.startswith(below)}
+
+    yield read
+    opened = None
+
+
+def test_only_records_are_read_and_each_once(run, reads):
+    expected = {"run.json", "experiment.yaml", "run.lock"}
+    for trial in (TRIAL, OTHER):
+        expected |= {f"{trial}/results/trial_manifest.json", f"{trial}/batch_inputs/index.json"}
+    found = reads(run)
+    assert found.keys() == expected
+    assert all(found[name] == 1 for name in expected if name.startswith((TRIAL, OTHER)))
+
+
+def test_each_file_is_looked_at_once(run, monkeypatch):
+    """Most phases ask after the files of others: each was looked at two to five times."""
+    looks, real = Counter(), os.lstat
+
+    def lstat(path, **options):
+        looks[Path(path).name if Path(path).parent.name == "batch_inputs" else str(path)] += 1
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert doit(run, "to=download").worked == []
+    artifacts = {name: n for name, n in looks.items() if name.endswith((".jsonl", "attempts.json"))}
+    assert len(artifacts) > 20
+    per_trial = {name: n / 2 if "/" not in name else n for name, n in artifacts.items()}
+    assert set(per_trial.values()) == {1}
+
+
+def test_a_file_that_changes_while_a_phase_works_is_seen_by_the_next(run):
+    """One look for all decisions must end where something is done: here download mends what parse is to read."""
+    combined = run / "experiments" / f"run_{RID}" / TRIAL / "results" / "results_combined.jsonl"
+    good = combined.read_bytes()
+    combined.write_bytes(b"")
+    assert doit(run, "to=download").worked == ["download"]
+    assert combined.read_bytes() == good
+    assert doit(run, "to=download").worked == []
+
+
+def test_one_damaged_part_is_repaired_without_the_ledgers_of_other_trials(run, reads):
+    """The queue drives all trials; it read every ledger to learn that nothing was owed."""
+    results = run / "experiments" / f"run_{RID}" / TRIAL / "results" / "t0_control_p01" / "results.jsonl"
+    good = results.read_bytes()
+    results.write_bytes(good[:-10])
+    found = reads(run)
+    assert results.read_bytes() == good
+    assert f"{TRIAL}/results/t0_control_p01/ledger.jsonl" in found
+    read_of_the_other = {name for name in found if name.startswith(OTHER)}
+    assert read_of_the_other == {f"{OTHER}/results/trial_manifest.json", f"{OTHER}/batch_inputs/index.json"}
