@@ -6,6 +6,7 @@ recorded the task; so this is the one place from which the manifest follows.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from doit.exceptions import UnmetDependency
@@ -27,6 +28,7 @@ from pipeline.errors import (
     Stopped,
     Unreachable,
 )
+from pipeline.plain import visible
 from pipeline.session import Session
 
 Cell = tuple[str, str]
@@ -79,9 +81,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
     def write(self, text: str, style: str = "") -> None:
         """Show *text* at once; control characters of what others wrote are shown as escapes."""
         console.draw()
+        # `doit -o FILE` closes it with the last phase; the last words are for who waits.
+        stream = sys.stdout if self.outstream.closed else self.outstream
         try:
-            self.outstream.write(console.painted(text, style))
-            self.outstream.flush()
+            stream.write(console.painted(text, style) if stream.isatty() else visible(text))
+            stream.flush()
         except BrokenPipeError as error:
             raise ReaderGone from error
 
@@ -185,6 +189,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         """Say what the finished trials came to; None while there are none."""
         if not self._reports:
             return None
+        idle = self._counts.keys() <= {"skipped"}
+        if idle and len(self._reports) > _SHOWN and not self.session.request.json:
+            return None  # finding out that nothing is to be done should not take half its time reading what was found
         from pipeline.ending import ending
 
         found = ending(self.session.workspace, self._reports)
