@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
-from doit import cmd_forget, cmd_list, cmd_run
+from doit import cmd_forget, cmd_help, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
+from doit.cmdparse import CmdParseError
 
 from pipeline import console, doit_state, graph, jsonl, opening, tasks
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
@@ -52,7 +54,33 @@ def _on_sigterm(_signal: int, _frame: object) -> None:
     raise _Terminated
 
 
-class Run(cmd_run.Run):  # type: ignore[misc] # doit ships no types
+class Ours(Command):  # type: ignore[misc] # doit ships no types
+    """A command whose options are refused in one sentence: doit shows all its own as it knows them inside."""
+
+    def parse_execute(self, words: list[str]) -> int:
+        """Execute with the options in *words*."""
+        try:
+            return int(super().parse_execute(words) or 0)
+        except CmdParseError as error:
+            said = str(error)
+        return _guarded(lambda: self._refuse_option(said, words))
+
+    def _refuse_option(self, said: str, words: list[str]) -> NoReturn:
+        hint = f"doit help {self.name} lists the options; runs are chosen by name=value: rid=, trial=, limit= ..."
+        if unknown := re.match(r".*?option (\S+) not (?:recognized|a unique prefix)", said):
+            known = [f"--{option.long}" for option in self.cmdparser.options if option.long]
+            close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.7)
+            nearest = f"; did you mean {close[0]}?" if close else "."
+            raise UsageError(f"doit {self.name} has no option {unknown[1]}{nearest}", hint=hint)
+        if typed := re.match(r"Error parsing parameter '(\w+)'", said):
+            option = next(option for option in self.cmdparser.options if option.name == typed[1])
+            wanted = "a whole number" if option.type is int else f"a {option.type.__name__}"
+            said = f"{f'-{option.short}' if option.short else f'--{option.long}'} wants {wanted}"
+        said = said.partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
+        raise UsageError(f"doit {' '.join([self.name, *words])}: {said}.", hint=hint)
+
+
+class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
     """`doit`: build everything that is missing or out of date."""
 
     name = "run"
@@ -105,7 +133,7 @@ class Resume(Run):
     may_create = False
 
 
-class List(cmd_list.List):  # type: ignore[misc] # doit ships no types
+class List(Ours, cmd_list.List):  # type: ignore[misc] # doit ships no types
     """`doit list`: looks only."""
 
     name = "list"
@@ -116,7 +144,7 @@ class List(cmd_list.List):  # type: ignore[misc] # doit ships no types
         return _guarded(lambda: _reading(lambda: super(List, self).execute(params, args)))
 
 
-class Plan(Command):  # type: ignore[misc] # doit ships no types
+class Plan(Ours):
     """`doit plan rid=X`: what would run and why, what would be sent and cost; touches nothing."""
 
     name = "plan"
@@ -150,7 +178,7 @@ def _print_plan() -> int:
     return 0
 
 
-class DumpDB(Command):  # type: ignore[misc] # doit ships no types
+class DumpDB(Ours):
     """`doit dumpdb`: there is none to dump."""
 
     name = "dumpdb"
@@ -168,7 +196,7 @@ class DumpDB(Command):  # type: ignore[misc] # doit ships no types
         )
 
 
-class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
+class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
     """`doit forget PHASE`: the manifests' records of it become stale."""
 
     name = "forget"
@@ -191,6 +219,16 @@ class Forget(cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
             return result
         finally:
             doit_state.closing(opened.close)
+
+
+class Help(cmd_help.Help):  # type: ignore[misc] # doit ships no types
+    """`doit help`: doit's own, whose reader may go before its end (`doit help run | head`)."""
+
+    name = "help"
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Show the help."""
+        return _guarded(lambda: int(super(Help, self).execute(params, args) or 0))
 
 
 def _reading(work: Callable[[], Any]) -> int:
@@ -270,7 +308,9 @@ def _undisturbed() -> Iterator[None]:
 def _guarded(work: Callable[[], int]) -> int:
     """Run a command; an error the user can mend is one message, not a traceback."""
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()  # here, where a reader that has gone is understood, and not when Python ends
+        return code
     except TrialmakeError as error:
         console.warn(f"ERROR: {error}")
         return error.exit_code

@@ -22,7 +22,12 @@ _IMPLIED = {"skip": "completed", "run": "pending"}
 
 
 def runs() -> list[Document]:
-    """Every run there is, newest first; one that cannot be opened as it stands says why, after the others."""
+    """Every run there is, newest first; one that cannot be opened as it stands says why, after the others.
+
+    Raises UnknownRun when something else stands where the folder of the runs belongs.
+    """
+    if not paths.EXPERIMENTS.is_dir() and fingerprints.kind(paths.EXPERIMENTS) is not None:
+        raise workspace.unknown_run("latest")
     found, troubled = [], []
     for run in paths.runs():
         try:

@@ -307,7 +307,7 @@ def test_options_that_would_go_round_the_record_are_not_there(one, words):
     before = tree(one)
     refused = doit(one, *words)
     assert refused.code == 3
-    assert "not recognized" in refused.err
+    assert " has no option --" in refused.err
     assert tree(one) == before
 
 
@@ -340,6 +340,37 @@ def test_a_phase_cannot_be_declared_done(one, words):
     assert refused.code == 3
     assert "phases cannot be ignored or marked as done" in refused.err
     assert tree(one) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--foo"], "doit run has no option --foo."),
+        (["--contniue"], "doit run has no option --contniue; did you mean --continue?"),
+        (["list", "-x"], "doit list has no option -x."),
+        (["plan", "--foo"], "doit plan has no option --foo."),
+        (["-n", "x"], "doit run -n x: -n wants a whole number."),
+        (["forget", "-f"], "doit forget -f: option -f requires argument."),
+    ],
+)
+def test_an_option_that_is_not_there_is_one_sentence(one, words, said):
+    """doit's own answer is a page of its option objects."""
+    refused = doit(one, *words)
+    assert refused.code == 3
+    assert refused.err.splitlines()[0] == f"ERROR: {said}"
+    assert len(refused.err.splitlines()) == 2
+
+
+def test_help_may_be_left_before_its_end(one):
+    command = f"{sys.executable} -m doit help run | head -1; exit ${{PIPESTATUS[0]}}"
+    left = subprocess.run(["bash", "-c", command], cwd=one, capture_output=True, text=True)
+    assert (left.stdout, left.stderr) == ("PURPOSE\n", "")
+
+
+def test_with_an_output_file_the_last_words_come_to_who_waits(one):
+    ran = doit(one, "-o", "log.txt")
+    assert (ran.code, "skipped" in ran.out) == (0, True)
+    assert "prepare " in (one / "log.txt").read_text()
 
 
 def test_there_is_no_database_to_dump(one):

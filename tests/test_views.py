@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from small_trial import CLOSED, OPEN, settings
 
 from pipeline import done, graph, jsonl, opening, request, sealed, views
-from pipeline.errors import UsageError
+from pipeline.errors import UnknownRun, UsageError
 from pipeline.paths import RunPaths
 
 RUN = RunPaths.of("r1")
@@ -57,6 +57,14 @@ def test_where_there_is_no_run_it_says_what_starts_one(folder):
     assert views.runs() == []
     assert "no runs yet" in lines(views.runs_text([]))
     assert not (folder / "experiments").exists()
+
+
+def test_a_file_where_the_folder_of_the_runs_belongs_is_not_called_no_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert views.runs() == []
+    (tmp_path / "experiments").touch()
+    with pytest.raises(UnknownRun, match="a file stands where the folder of the runs belongs"):
+        views.runs()
 
 
 def test_runs_are_listed_newest_first_with_what_tells_them_apart(built):

@@ -73,7 +73,7 @@ def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> Iterator[
         deltas: list[Line] = []
         for place in places:
             delta = entry.em(place)["delta_mean"] if place in entry.places else None
-            deltas.append(DASH if delta is None else f"{points(delta)} ({entry.verdict(place).replace(' ', NBSP)})")
+            deltas.append(DASH if delta is None else f"{points(delta)} {entry.verdict(place).replace(' ', NBSP)}")
         href = f"{entry.slug}/reports/report.{'html' if page else 'md'}"
         rows.append((Link(entry.slug, href), entry.treatment, points(entry.gain), *deltas))
         sums = (count(entry.asked), count(entry.missing), usd(entry.usd))
