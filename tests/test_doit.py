@@ -307,7 +307,7 @@ def test_options_that_would_go_round_the_record_are_not_there(one, words):
     before = tree(one)
     refused = doit(one, *words)
     assert refused.code == 3
-    assert " has no option --" in refused.err
+    assert " has no option -" in refused.err
     assert tree(one) == before
 
 
