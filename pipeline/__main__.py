@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline import console, graph, jsonl
+try:
+    from pipeline import console, graph, jsonl
+except ModuleNotFoundError as error:  # a newcomer's first stumble: the commands of a README, without its environment
+    if (error.name or "").startswith("pipeline"):
+        raise
+    sys.exit(
+        f"ERROR: {sys.executable} does not have {error.name}: the project's environment is not active.\n"
+        "Next: . .venv/bin/activate in the clone (make smoke makes it), then the same again"
+    )
 from pipeline.errors import (
     EXIT_DONE,
     EXIT_ERROR,

@@ -19,6 +19,7 @@ from pipeline import paths, sources, workspace
 from pipeline.config import Config
 from pipeline.errors import AuthError, TrialmakeError, Unreachable
 from pipeline.queue.budget import Price
+from pipeline.starter import EDITOR_SCHEMA
 
 if TYPE_CHECKING:
     from pipeline.providers.fireworks import Health
@@ -50,8 +51,8 @@ def examine(path: Path, sleep: Callable[[float], object] = time.sleep) -> list[F
     except TrialmakeError as error:
         return [*findings, _failed("config", error, "fix the named keys")]
     trials = ", ".join(trial.slug for trial in config.trials)
-    findings.append(Finding("config", True, f"{path}: valid; trials: {trials}"))
-    return [*findings, *_sources(config), *_prices(config), *_budget(config), *_provider(config, sleep)]
+    findings.append(Finding("config", True, f"{path}: valid by the schema; trials: {trials}"))
+    return [*findings, *_schema(path), *_sources(config), *_prices(config), *_budget(config), *_provider(config, sleep)]
 
 
 def as_text(findings: list[Finding]) -> Iterator[str]:
@@ -97,6 +98,14 @@ def _folder() -> Finding:
 
 
 # --- the experiment --------------------------------------------------------------------------------
+
+
+def _schema(path: Path) -> Iterator[Finding]:
+    """The copy of the schema by which an editor checks the config, where there is one."""
+    copy = path.parent / EDITOR_SCHEMA
+    if copy.is_file() and copy.read_bytes() != paths.resource(f"schemas/{EDITOR_SCHEMA}").read_bytes():
+        advice = "replace it by the one that python -m pipeline init NEW_FOLDER writes"
+        yield Finding("schema", None, f"{copy} is another version's: your editor may complain of what is right", advice)
 
 
 def _sources(config: Config) -> Iterator[Finding]:
@@ -155,7 +164,7 @@ def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Find
         advice = "put a valid FIREWORKS_API_KEY into the environment, or else into .env"
         yield Finding("key", False, error.what, advice)
     except Unreachable as error:
-        yield _failed("service", error, f"is {base_url} right, and is there a network?")
+        yield Finding("service", False, error.what, f"is {base_url} right, and is there a network?")
     except TrialmakeError as error:
         yield _failed("account", error, "what the service said names the cause")
     finally:
@@ -173,7 +182,11 @@ def _service(look: Callable[[str], Health], config: Config) -> Iterator[Finding]
         yield Finding(f"model {model}", of_model.model_known is True, says, advice)
     wanted = config["queue"]["max_concurrent_jobs"]
     yield Finding(
-        "jobs", None, f"{health.running_jobs} unfinished at the service; this run has at most {wanted} at a time"
+        "quota",
+        None,
+        f"{health.running_jobs} unfinished jobs at the service, and a run adds at most {wanted} at a time; "
+        "how many the account may have is not told to programs",
+        "firectl quota list shows it (8 and 16 are usual); a run that meets it waits, and nothing is lost",
     )
     if health.clock_skew_s is not None:
         off = abs(health.clock_skew_s)

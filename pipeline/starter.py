@@ -9,7 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.paths import resource
 
 _FILES = ("experiment.yaml", "questions.jsonl", "prompts/control.txt", "prompts/treatment.txt", "dodo.py")
-_SCHEMA = "experiment.schema.json"
+EDITOR_SCHEMA = "experiment.schema.json"
 _IGNORED = ".gitignore"
 _IGNORE = b"# Keys are nobody else's; runs hold questions and answers in clear.\n.env\nexperiments/\n__pycache__/\n"
 
@@ -20,7 +20,7 @@ def init(folder: Path) -> list[Path]:
     Raises UsageError, with nothing written, when one of the files is there already or *folder* is a file.
     """
     contents = {folder / name: disk.read_bytes(resource("examples/starter") / name) for name in _FILES}
-    contents[folder / _SCHEMA] = disk.read_bytes(resource(f"schemas/{_SCHEMA}"))
+    contents[folder / EDITOR_SCHEMA] = disk.read_bytes(resource(f"schemas/{EDITOR_SCHEMA}"))
     there = [path for path in contents if path.exists()]
     file = next((parent for parent in (folder, *folder.parents) if parent.is_file()), None)
     if there or file:

@@ -259,6 +259,20 @@ def test_every_key_of_the_costs_is_told():
     assert untold(keys_of("costs.schema"), ARTIFACTS) == []
 
 
+def test_the_work_of_each_module_of_the_earlier_tool_is_told():
+    told = (ROOT / "docs" / "migration.md").read_text()
+    earlier = (
+        "fireworks/poll_and_download.py",
+        "fireworks/parse_results.py",
+        "scoring/*",
+        "scripts/summarize_costs.py",
+    )
+    for module in (*earlier, "scripts/generate_report.py"):
+        row = re.search(rf"^\| `{re.escape(module)}` \| (.*?) \|", told, re.M)
+        assert row, module
+        assert re.findall(r"`pipeline/[\w/]+(?:\.py)?/?`", row[1]), module
+
+
 def test_every_page_of_the_documentation_is_in_its_index():
     index = (ROOT / "docs" / "README.md").read_text()
     assert [

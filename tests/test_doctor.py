@@ -12,6 +12,7 @@ from scripted_server import ScriptedServer, error, json_answer
 
 from pipeline import doctor
 from pipeline.emulator.config import DEFAULT_KEY
+from pipeline.paths import resource
 
 MODEL = "accounts/fireworks/models/small"
 CONFIG = f"""\
@@ -68,9 +69,18 @@ def test_all_is_well(folder, emulator):
     assert failures(found) == []
     assert found["account"].says == "emulator"
     assert found[f"model {MODEL}"].says == "known"
-    assert "1 unfinished" in found["jobs"].says
+    assert found["quota"].says.startswith("1 unfinished job")
+    assert "firectl quota list" in found["quota"].advice
     assert found["clock"].ok
     assert {call["method"] for call in emulator.calls()[calls:]} == {"GET"}  # nothing that could cost money
+
+
+def test_an_editor_s_copy_of_the_schema_that_is_out_of_date(folder):
+    (folder / "experiment.schema.json").write_bytes(resource("schemas/experiment.schema.json").read_bytes())
+    assert "schema" not in examine(folder, key="")
+    (folder / "experiment.schema.json").write_text("{}")
+    found = examine(folder, key="")
+    assert (found["schema"].ok, "pipeline init" in found["schema"].advice) == (None, True)
 
 
 def test_no_key(folder):

@@ -78,6 +78,18 @@ LOOKS = {
 }  # fmt: skip
 
 
+def test_without_the_environment_it_says_so_in_two_lines():
+    """The last line of `make smoke`, typed before the environment was active, ended in a traceback."""
+    ran = subprocess.run(
+        [sys.executable, "-S", "-m", "pipeline", "open"],
+        cwd=Path(program.__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "the project's environment is not active.\nNext: . .venv/bin/activate" in ran.stderr
+
+
 @pytest.mark.parametrize("name", LOOKS)
 def test_a_command_that_looks_says_what_there_is_and_writes_nothing(finished, call, name):
     arguments, text, holds = LOOKS[name]
