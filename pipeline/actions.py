@@ -233,6 +233,7 @@ def _emulator_config(session: Session) -> EmulatorConfig:
             for condition, entry in settings["replay"].items()
         },
         job_seconds=settings["job_seconds"],
+        ready_seconds=min(settings["job_seconds"], Config.ready_seconds),  # where no job takes time, no upload does
     )
 
 
