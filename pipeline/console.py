@@ -7,7 +7,9 @@ do not say; it is left out where `NO_COLOR` is set, on a dumb terminal, and wher
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from pipeline.plain import visible
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # a tenth of a second, for what only a terminal needs
 
 QUIET, GOOD, BAD, WARNING, STRONG = "dim", "green", "bold red", "yellow", "bold"
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
+_GAP = re.compile(r"(?<=\S) {2,}(?=\S)")  # between two columns
+_NARROW, _LEAST = 40, 20  # columns: no terminal is narrower than the first, no last column than the second
 
 _drawn = 0  # the lines of `draw` that the cursor stands at the end of
 
@@ -25,7 +29,7 @@ _drawn = 0  # the lines of `draw` that the cursor stands at the end of
 def say(text: str) -> None:
     """A line on standard output."""
     draw()
-    print(visible(text), flush=True)
+    print(folded(visible(text)), flush=True)
 
 
 def warn(text: str) -> None:
@@ -67,6 +71,21 @@ def bar(before: str, share: float, after: str) -> Text:
 def painted(words: str, style: str) -> str:
     """*words* as standard output shows them in *style*: with colours on a terminal that wants some."""
     return _rendered(text(words, style)) if style and is_terminal() else visible(words)
+
+
+def folded(line: str) -> str:
+    """*line*, whose last column goes on below itself where the terminal is too narrow for it.
+
+    Lines without columns (commands to copy, paths) are left to the terminal.
+    """
+    indent = max((gap.end() for gap in _GAP.finditer(line)), default=0)
+    if not indent or "\n" in line or len(line) <= _NARROW or not is_terminal():
+        return line
+    room = _console().width - indent
+    if room < _LEAST or len(line) <= _console().width:
+        return line
+    pieces = textwrap.wrap(line[indent:], room, break_long_words=False, break_on_hyphens=False)
+    return line[:indent] + f"\n{' ' * indent}".join(pieces)
 
 
 def is_terminal() -> bool:

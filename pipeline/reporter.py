@@ -220,7 +220,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         phase, slug = cell
         self._decided[cell] = decision
         place = f"{phase:<{_WIDTH}}  {slug or '-':<{self._slug_width}}"
-        self.write(f"{place}  {decision.verb:<6}  {decision.reason}\n", _STYLES[decision.verb])
+        line = console.folded(visible(f"{place}  {decision.verb:<6}  {decision.reason}"))
+        self.write(f"{line}\n", _STYLES[decision.verb])
         self.session.log(phase, slug, decision)
 
     def _current(self, cell: Cell) -> None:

@@ -105,3 +105,18 @@ def test_a_bar_fills_what_room_there_is_and_gives_way_where_there_is_none(termin
     assert (
         console.bar("a very long name of a trial  ", 0.5, "  3 of 6").plain == "a very long name of a trial    3 of 6"
     )
+
+
+def test_a_last_column_goes_on_below_itself_and_commands_stay_whole(terminal, capsys):
+    line = "parse  trial  skip  1,200 rows = 1,200 unique custom_ids of the combined file"
+    console.say(line)
+    assert capsys.readouterr().out == f"{line}\n"  # no terminal
+    stream = terminal()
+    console.say(line)
+    console.say("Next: doit resume rid=a_name_that_is_long force=report trial='*-default'")
+    assert stream.getvalue().splitlines() == [
+        "parse  trial  skip  1,200 rows = 1,200",
+        " " * 20 + "unique custom_ids of",
+        " " * 20 + "the combined file",
+        "Next: doit resume rid=a_name_that_is_long force=report trial='*-default'",
+    ]
