@@ -1,8 +1,8 @@
 """Checking documents against the JSON Schemas in `schemas/`, the contracts of every file format.
 
 A problem names the path of the key, what was found, what is allowed and, for an unknown key, the
-nearest valid spelling. jsonschema, which finds it, takes long to import and to ask; so it is asked only
-about a document that does not surely fit.
+nearest valid spelling. jsonschema finds it; as it takes long to import and to ask, jsonschema-rs is asked
+first, and a document that it finds valid is valid. Both are imported when a document is checked, not before.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl
-from pipeline.fits import Check, Fits, Unsure
 from pipeline.paths import resource
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
     from jsonschema.protocols import Validator
+    from jsonschema_rs import Draft202012Validator as QuickValidator
 
 
 @cache
@@ -36,7 +36,7 @@ def load(name: str) -> dict[str, Any]:
 
 def problems(document: Any, name: str) -> list[str]:
     """What is wrong with *document* by the schema *name*, one sentence each; empty when it is valid."""
-    if _fits(document, name):
+    if _surely_valid(document, name):
         return []
     found = sorted(
         _validator(name).iter_errors(document), key=lambda error: [str(step) for step in error.absolute_path]
@@ -58,19 +58,23 @@ def nearest(word: str, allowed: list[str]) -> str:
     return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
 
 
-def _fits(document: Any, name: str) -> bool:
+def _surely_valid(document: Any, name: str) -> bool:
     try:
-        return _check(name)(document)
-    except Unsure:
+        return _quick(name).is_valid(document)
+    except ValueError:  # it holds what JSON does not have, a date of YAML's or a NaN: jsonschema's to judge
         return False
 
 
 @cache
-def _check(name: str) -> Check:
-    return _checks.of(name)
+def _quick(name: str) -> QuickValidator:
+    from jsonschema_rs import Draft202012Validator
+
+    return Draft202012Validator(load(name), retriever=_referred)
 
 
-_checks = Fits(load)
+def _referred(uri: str) -> dict[str, Any]:
+    """The schema that another one refers to by its file name; nothing is ever fetched."""
+    return load(uri.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 @cache
@@ -79,8 +83,7 @@ def _validator(name: str) -> Validator:
     from referencing import Registry, Resource
 
     def retrieve(uri: str) -> Resource[Any]:
-        # Schemas refer to each other by file name; nothing is ever fetched.
-        return Resource.from_contents(load(uri.rsplit("/", 1)[-1].removesuffix(".json")))
+        return Resource.from_contents(_referred(uri))
 
     return Draft202012Validator(load(name), registry=Registry(retrieve=retrieve))  # type: ignore[call-arg]
 
