@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from doit import cmd_run, doit_cmd, plugin
-from ruamel.yaml import YAML
 
-from pipeline import console, disk, doit_state, opening
+from pipeline import console, disk, doit_state, opening, yaml_text
 from pipeline.report import plot
 from pipeline.request import parse
 
@@ -206,14 +205,13 @@ def letters(folder: Path) -> dict[tuple[str, str], str]:
 def edit(folder: Path, place: str, value: Any) -> None:
     """Set *place* (`prices.batch_discount`, `sources.0.limit`) of the run's frozen config to *value*."""
     path = folder / "experiments" / f"run_{RID}" / "experiment.yaml"
-    yaml = YAML(typ="safe")
-    document = yaml.load(path)
+    document = yaml_text.load(path.read_text(), where=str(path))
     target = document
     *steps, last = [int(step) if step.isdigit() else step for step in place.split(".")]
     for step in steps:
         target = target[step]
     target[last] = value
-    yaml.dump(document, path)
+    path.write_text(json.dumps(document))  # which is YAML too, and sooner written
 
 
 @dataclass(frozen=True)
