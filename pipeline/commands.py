@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NoReturn
 
 from doit import cmd_forget, cmd_help, cmd_list, cmd_run
@@ -100,6 +101,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
     def _write(self, params: Any, args: list[str]) -> int:
         request = tasks.variables()
         _check_names(args)
+        _check_dodo(params)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
             raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
         opened = opening.for_writing(request, say, may_create=self.may_create)
@@ -141,7 +143,11 @@ class List(Ours, cmd_list.List):  # type: ignore[misc] # doit ships no types
 
     def execute(self, params: Any, args: list[str]) -> int:
         """List without writing anything."""
-        return _guarded(lambda: _reading(lambda: super(List, self).execute(params, args)))
+        return _guarded(lambda: self._look(params, args))
+
+    def _look(self, params: Any, args: list[str]) -> int:
+        _check_dodo(params)
+        return _reading(lambda: super(List, self).execute(params, args))
 
 
 class Plan(Ours):
@@ -209,6 +215,7 @@ class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no typ
 
     def _write(self, params: Any, args: list[str]) -> int:
         _check_names(args)
+        _check_dodo(params)
         opened = opening.for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend
@@ -240,6 +247,17 @@ def _reading(work: Callable[[], Any]) -> int:
         return int(work() or 0)
     finally:
         doit_state.closing(opened.close)
+
+
+def _check_dodo(params: Any) -> None:
+    """Raise UsageError where doit would find no dodo.py, before a run is made that it could not build."""
+    chosen = params["dodoFile"] != "dodo.py" or params["cwdPath"] or params["seek_file"]
+    if not chosen and not Path("dodo.py").exists():
+        raise UsageError(
+            f"there is no dodo.py in {Path.cwd()}, which doit runs by.",
+            kept="Nothing was changed.",
+            hint="change to the folder that has one; python -m pipeline init FOLDER makes such a folder",
+        )
 
 
 def _check_names(names: list[str]) -> None:

@@ -361,6 +361,19 @@ def test_an_option_that_is_not_there_is_one_sentence(one, words, said):
     assert len(refused.err.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["rid=new", "config=experiment.yaml"], ["resume"], ["list"], ["forget", "parse"]]
+)
+def test_a_folder_without_a_dodo_file_is_told_so_and_gets_no_run(fresh, words):
+    """doit noticed it after the run had been made."""
+    (fresh / "dodo.py").unlink()
+    before = tree(fresh)
+    refused = doit(fresh, *words)
+    assert (refused.code, tree(fresh)) == (3, before)
+    assert "there is no dodo.py in " in refused.err
+    assert "python -m pipeline init FOLDER makes such a folder" in refused.err
+
+
 def test_help_may_be_left_before_its_end(one):
     command = f"{sys.executable} -m doit help run | head -1; exit ${{PIPESTATUS[0]}}"
     left = subprocess.run(["bash", "-c", command], cwd=one, capture_output=True, text=True)
