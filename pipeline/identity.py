@@ -29,9 +29,9 @@ FORMATS: Mapping[str, int] = {
     "score": 2,
     "stats": 8,
     "costs": 1,
-    "report": 6,
+    "report": 7,
     "archive": 1,
-    "index": 2,
+    "index": 3,
 }
 
 # UPGRADES[n] turns what version n stored for a phase into what version n + 1 would have stored.

@@ -25,6 +25,7 @@ from pipeline.report import text
 from pipeline.report.model import read
 from pipeline.report.overview import Entry, ranked
 from pipeline.report.verdict import Verdict, judge
+from pipeline.version import VERSION
 
 # --- runs ----------------------------------------------------------------------------------------
 
@@ -534,6 +535,15 @@ def test_the_model_holds_no_answers_but_those_it_shows(large: Made) -> None:
     assert len(model.examples) <= 2 * 2 * (2 * 2 + 1) * 5  # treatments, temperatures, cases, examples each
     asked = sum(group.asked for group in model.answers.counts.values())
     assert asked == large.index.rows
+
+
+def test_whoever_cites_or_repeats_it_is_told_the_version_the_config_and_the_run(plain: Made) -> None:
+    """`doit forget report` without the run's name was about the latest run, whichever that is."""
+    end = plain.markdown.partition("## How to cite and reproduce")[2]
+    assert f"Trialmake {VERSION}, run lab, trial " in end
+    assert "`doit rid=NEW config=experiments/run_lab/experiment.yaml`" in end
+    assert "`doit forget report rid=lab && doit resume rid=lab`" in end
+    assert f"| Trialmake | {VERSION} |" in end
 
 
 # --- the run as a whole --------------------------------------------------------------------------------

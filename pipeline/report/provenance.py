@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline import jsonl
 from pipeline.identity import FORMATS
+from pipeline.paths import RunPaths
 from pipeline.report import words
 from pipeline.report.blocks import (
     Block,
@@ -23,6 +24,7 @@ from pipeline.report.blocks import (
 from pipeline.report.model import TYPES, Model
 from pipeline.report.text import DASH, count, counted, listed, sha256, usd
 from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES
+from pipeline.version import VERSION
 
 _DIGITS = 16  # of a digest, where its whole length would break the table
 
@@ -131,6 +133,7 @@ def _remarks(model: Model) -> Iterator[Block]:
 
 def _reproduce(model: Model) -> Iterator[Block]:
     config = model.significance["stats_config"]
+    config_file = RunPaths.of(model.rid).config.as_posix()
     yield Heading("Cite")
     yield Quotation(_citation(model))
     yield Heading("Methods, ready to adapt")
@@ -138,12 +141,11 @@ def _reproduce(model: Model) -> Iterator[Block]:
     yield Heading("Reproduce")
     yield Bullets(
         (
-            ("The run's frozen config is ", Code("experiment.yaml"), " in its folder; prompts are inlined there."),
+            ("The run's frozen config is ", Code(config_file), "; prompts are inlined there."),
+            ("The same experiment anew, with new answers: ", Code(f"doit rid=NEW config={config_file}"), "."),
             (
-                "The same experiment anew: ",
-                Code("doit rid=NEW config=experiment.yaml"),
-                ". The same report from the same answers, byte for byte: ",
-                Code(f"doit forget report && doit resume rid={model.rid}"),
+                "The same report from the same answers, byte for byte: ",
+                Code(f"doit forget report rid={model.rid} && doit resume rid={model.rid}"),
                 ".",
             ),
             "Answers at a temperature above 0 differ from call to call; the raw answers of this run are in its folder.",
@@ -160,16 +162,17 @@ def _reproduce(model: Model) -> Iterator[Block]:
             )
         ),
     )
-    yield Heading("Formats and inputs")
-    versions = {f"{phase} output": version for phase, version in FORMATS.items()}
+    yield Heading("Versions and inputs")
+    versions: dict[str, int | str] = {f"{phase} output": version for phase, version in FORMATS.items()}
     versions |= {
+        "Trialmake": VERSION,
         "significance.json": model.significance["schema_version"],
         "costs.json": model.costs["schema_version"],
         "request identity": model.index.identity_version,
     }
     yield Details(
-        "Versions of formats",
-        (Table(("Format", "#Version"), tuple((name, str(version)) for name, version in sorted(versions.items()))),),
+        "Versions of the tool and of what it writes",
+        (Table(("Of", "#Version"), tuple((name, str(version)) for name, version in sorted(versions.items()))),),
     )
     yield Table(
         ("Input of the requests", "sha256"),
@@ -181,7 +184,7 @@ def _citation(model: Model) -> str:
     end = "" if model.name.endswith((".", "?", "!")) else "."
     requests = sha256("".join(part.sha256 for part in model.index.parts))[:_DIGITS]
     return (
-        f"{model.name}{end} Trialmake run {model.rid}, trial {model.slug}. "
+        f"{model.name}{end} Trialmake {VERSION}, run {model.rid}, trial {model.slug}. "
         f"Model {listed(model.models or ('unknown',))}, prompt set {model.prompt_set}, "
         f"conditions {listed(model.conditions)}. "
         f"Requests: sha256 {requests} over {counted(len(model.index.parts), 'part')}."
