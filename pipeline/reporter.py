@@ -42,6 +42,7 @@ _ENDINGS = {
 }
 # Which exit code tells most, from least: "not ready" only counts when nothing else is wrong, a stop always does.
 _WEIGHTS = (EXIT_DONE, EXIT_NOT_READY, EXIT_FAILED, EXIT_ERROR, EXIT_BUDGET, EXIT_SIGINT, EXIT_SIGTERM)
+_RESULTS = ("stats", "costs", "index")  # the phases that write what a run came to
 _SHOWN = 10  # failed phases named at the end
 _STYLES = {"skip": console.QUIET, "run": "", "repair": console.WARNING, "refuse": console.BAD}
 _TONES = {"good": console.GOOD, "bad": console.BAD, "open": ""}
@@ -189,8 +190,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         """Say what the finished trials came to; None while there are none."""
         if not self._reports:
             return None
-        idle = self._counts.keys() <= {"skipped"}
-        if idle and len(self._reports) > _SHOWN and not self.session.request.json:
+        news = any(phase in _RESULTS and not isinstance(made, Skip) for (phase, _), made in self._decided.items())
+        if not news and len(self._reports) > _SHOWN and not self.session.request.json:
             return None  # finding out that nothing is to be done should not take half its time reading what was found
         from pipeline.ending import ending
 

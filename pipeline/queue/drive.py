@@ -199,16 +199,19 @@ class Queue:
                 if adopted.kept(self.workspace, slug):
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
                 index = self.workspace.index(slug)
-                decision = done.decide("build", self.workspace, slug)
-                if index is not None and not isinstance(decision, Refuse):
-                    for part in index.parts:
-                        if (slug, part.part) not in works:
-                            work = Work(self.context, self.workspace.trial_paths(slug), part)
-                            # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
-                            work.settled = work.settling.as_recorded() is True
-                            works[slug, part.part] = work
-                elif slug == wanted:
-                    raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
+                paths = self.workspace.trial_paths(slug)
+                found = [Work(self.context, paths, part) for part in (index.parts if index is not None else ())]
+                for work in found:
+                    # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
+                    work.settled = work.settling.as_recorded() is True
+                if slug == wanted or not all(work.settled for work in found):
+                    decision = done.decide("build", self.workspace, slug)
+                    if slug == wanted and (index is None or isinstance(decision, Refuse)):
+                        raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
+                    if isinstance(decision, Refuse):
+                        continue
+                for work in found:
+                    works.setdefault((slug, work.part.part), work)
             self._works = works
 
     def _announce_spending(self) -> None:
