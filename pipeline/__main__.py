@@ -14,13 +14,10 @@ from typing import Any, NoReturn
 
 try:
     from pipeline import console, graph, jsonl
-except ModuleNotFoundError as error:  # a newcomer's first stumble: the commands of a README, without its environment
-    if (error.name or "").startswith("pipeline"):
-        raise
-    sys.exit(
-        f"ERROR: {sys.executable} does not have {error.name}: the project's environment is not active.\n"
-        "Next: . .venv/bin/activate in the clone (make smoke makes it), then the same again"
-    )
+except ModuleNotFoundError as error:
+    from pipeline.plain import lacking
+
+    sys.exit(lacking(error.name))
 from pipeline.errors import (
     EXIT_DONE,
     EXIT_ERROR,
@@ -32,6 +29,7 @@ from pipeline.errors import (
     UnknownRun,
     UsageError,
 )
+from pipeline.plain import lacking
 from pipeline.request import Request
 
 Chosen = argparse.Namespace
@@ -62,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `... | head`: the reader has gone. Python must not try to write either, when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        console.warn(lacking(error.name))
+        return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - the outermost edge: one line, the traceback on request
         console.warn(f"ERROR: {type(error).__name__}: {error}\nThis is a bug; --debug shows where.")
         if debug:

@@ -24,7 +24,8 @@ from doit.cmd_base import Command, opt_codec
 from doit.cmdparse import CmdParseError
 
 from pipeline import console, doit_state, graph, jsonl, opening, tasks
-from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
+from pipeline.errors import EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
+from pipeline.plain import lacking
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
 
@@ -332,6 +333,9 @@ def _guarded(work: Callable[[], int]) -> int:
     except TrialmakeError as error:
         console.warn(f"ERROR: {error}")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        console.warn(lacking(error.name))
+        return EXIT_ERROR
     except (BrokenPipeError, ReaderGone):
         # `doit | head`: what ran is recorded, and nothing more can be said. Python must not try either, when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ it; wherever such text is shown, on the terminal or in a report, they stand as e
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 # Controls but newline and tab, soft hyphen, bidirectional marks, overrides and isolates, zero-width and
@@ -29,6 +30,14 @@ def columns(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def lacking(module: str | None) -> str:
+    """What to say where a library cannot be imported: a newcomer's first stumble, and anybody's after an update."""
+    return (
+        f"ERROR: {sys.executable} does not have {module}: the project's environment is not active, or older than the "
+        "code.\nNext: make setup in the clone, . .venv/bin/activate, then the same command again"
+    )
 
 
 def usd(value: float) -> str:

@@ -87,7 +87,7 @@ def test_without_the_environment_it_says_so_in_two_lines():
         text=True,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert "the project's environment is not active.\nNext: . .venv/bin/activate" in ran.stderr
+    assert "the project's environment is not active, or older than the code.\nNext: make setup" in ran.stderr
 
 
 @pytest.mark.parametrize("name", LOOKS)
