@@ -6,6 +6,7 @@ deciding and listing load none of pandas, SciPy, matplotlib or requests.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,7 @@ def make_context(session: Session) -> Context:
             say=session.say,
             check_stop=session.check_stop,
             allow_spending=lambda planned: _confirm(session, planned),
-            show=waiting.shown(session.say, as_json=session.request.json),
+            show=waiting.shown(session.say, as_json=session.request.json, alone=lambda: os.getpid() == session.pid),
             sleep=lambda seconds: _sleep(session, seconds),
         ),
         Options(

@@ -17,8 +17,17 @@ _HEARTBEAT = 600.0  # seconds after which a log gets a line although nothing but
 Show = Callable[[Progress | None], None]
 
 
-def shown(say: Callable[[str], None], *, as_json: bool, clock: Callable[[], float] = time.monotonic) -> Show:
-    """What shows the progress it is called with; None tells it that the wait is over."""
+def shown(
+    say: Callable[[str], None],
+    *,
+    as_json: bool,
+    alone: Callable[[], bool] = lambda: True,
+    clock: Callable[[], float] = time.monotonic,
+) -> Show:
+    """What shows the progress it is called with; None tells it that the wait is over.
+
+    Who is not *alone* at the terminal, as the workers of `doit -n`, draws nothing: it would take away others' lines.
+    """
     told, told_at, line = "", 0.0, ""
 
     def show(progress: Progress | None) -> None:
@@ -26,7 +35,7 @@ def shown(say: Callable[[str], None], *, as_json: bool, clock: Callable[[], floa
         if as_json:
             if progress is not None:
                 say(jsonl.dumps(progress.as_json()).decode())
-        elif console.is_terminal():
+        elif console.is_terminal() and alone():
             console.draw(*(() if progress is None else drawn(progress)))
         elif progress is not None:
             late = clock() - told_at > _HEARTBEAT and progress.line != line

@@ -1,5 +1,6 @@
 """A wait as the user sees it: told on a terminal, in a log and to a program, and given up the moment it is asked."""
 
+import io
 import json
 import os
 import pty
@@ -136,6 +137,18 @@ def test_the_time_left_is_told_once_rows_have_come_while_we_looked():
     assert pace.left(start + timedelta(minutes=10), 400, 1000) == 20 * 60
     said = [duration(seconds) for seconds in (5, 80, 3599, 3700, 36_000)]
     assert said == ["under a minute", "about 1 min", "about 1 h 00 min", "about 1 h 02 min", "about 10 h"]
+
+
+def test_a_worker_of_several_draws_nothing_on_the_terminal_they_share(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    said = []
+    show = waiting.shown(said.append, as_json=False, alone=lambda: False)
+    show(HALF_WAY)
+    show(None)
+    assert (said, terminal.getvalue()) == ([HALF_WAY.line], "")
 
 
 def test_a_log_gets_new_figures_every_ten_minutes():
