@@ -17,6 +17,7 @@ from quick_folder import quick_folder
 
 ROOT = Path(__file__).parents[2]
 
+
 @dataclass(frozen=True)
 class Mutant:
     name: str
