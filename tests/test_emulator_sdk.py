@@ -4,11 +4,13 @@ import json
 import shutil
 import ssl
 import subprocess
+from importlib.util import find_spec
 
 import pytest
 from emulator_kit import MODEL, Api, fetch, row, started
 
-fireworks = pytest.importorskip("fireworks", reason="the SDK (fireworks-ai 1.x) is not installed")
+# Imported by the tests that use it: it takes a second, which each worker would pay.
+pytestmark = pytest.mark.skipif(not find_spec("fireworks"), reason="the SDK (fireworks-ai 1.x) is not installed")
 
 ROWS = [row(number) for number in range(7)]
 
@@ -21,6 +23,8 @@ def lines(tmp_path):
 
 
 def client_of(url):
+    import fireworks
+
     return fireworks.Fireworks(api_key="emulator-key", account_id="emulator", base_url=url, max_retries=0)
 
 
@@ -83,6 +87,8 @@ def test_listings_are_walked_page_by_page(tmp_path):
 
 
 def test_refusals_arrive_as_the_sdks_own_errors(tmp_path):
+    import fireworks
+
     with started(tmp_path) as emulator, client_of(emulator.url) as client:
         client.datasets.create(dataset_id="in", dataset={"user_uploaded": {}, "example_count": "1"})
         with pytest.raises(fireworks.ConflictError):
@@ -97,6 +103,8 @@ def test_refusals_arrive_as_the_sdks_own_errors(tmp_path):
 
 def test_its_own_retry_after_a_lost_answer_turns_into_a_conflict(tmp_path):
     """The sheet's warning about automatic retries of creates, shown on the SDK itself."""
+    import fireworks
+
     with started(tmp_path) as emulator, Api(emulator.url) as api, client_of(emulator.url) as client:
         api.faults({"call": {"method": "POST", "path": "/datasets$"}, "do": {"reset": True, "commit": True}})
         with pytest.raises(fireworks.ConflictError):
@@ -109,6 +117,7 @@ def test_its_own_retry_after_a_lost_answer_turns_into_a_conflict(tmp_path):
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 def test_its_upload_helper_for_large_datasets(tmp_path, lines, monkeypatch):
     """The helper refuses signed links that are not https, so the emulator serves that too."""
+
     from fireworks.lib.dataset_upload import upload_dataset_shards
 
     pem = tmp_path / "server.pem"

@@ -21,7 +21,7 @@ from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, o
 from pipeline import jsonl
 from pipeline.errors import DamagedArtifact
 from pipeline.plain import visible
-from pipeline.report import text
+from pipeline.report import plot, text
 from pipeline.report.model import read
 from pipeline.report.overview import Entry, ranked
 from pipeline.report.verdict import Verdict, judge
@@ -77,6 +77,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made.report()
     made.overview()
     return made
+
+
+@pytest.fixture
+def undrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a run whose figures are blank: drawing takes longer than all the rest, and its test reads words."""
+    monkeypatch.setattr(plot, "draw", lambda name, *_: f'<svg xmlns="http://www.w3.org/2000/svg" id="{name}"></svg>')
+    return tmp_path
 
 
 # --- numbers as text -------------------------------------------------------------------------------
@@ -167,9 +174,9 @@ def test_the_verdict_of_a_row_is_not_the_column_that_a_narrow_screen_cuts_off(pl
     assert "| Metric | Verdict | Difference | 95% CI | p | q | control |" in plain.markdown
 
 
-def test_what_is_the_same_is_said_once(tmp_path: Path) -> None:
+def test_what_is_the_same_is_said_once(undrawn: Path) -> None:
     """Three temperatures without any change took a paragraph of zeros."""
-    made = make(tmp_path, lambda request, row: "x", items=[*map(open_book, range(9))], temperatures=(0, 0.3, 0.7))
+    made = make(undrawn, lambda request, row: "x", items=[*map(open_book, range(9))], temperatures=(0, 0.3, 0.7))
     made.report()
     assert "Open-book, false answers: no change.** At temperature 0, 0.3 and 0.7: 100.0% with both" in made.markdown
     assert "0.0% right with both, over 9 questions in 5 paragraphs. Every question came out the same." in made.markdown
@@ -180,21 +187,21 @@ def test_a_long_table_is_folded_away(plain: Made, large: Made) -> None:
     assert "<summary>Effect sizes" not in plain.markdown
 
 
-def test_verdicts_that_differ_between_temperatures_are_each_named(tmp_path: Path) -> None:
+def test_verdicts_that_differ_between_temperatures_are_each_named(undrawn: Path) -> None:
     """ "Better" at one temperature and "unclear" or the same at another was once called "mixed", as if they clashed."""
 
     def answer(request: Any, row: dict[str, Any]) -> str:
         abstains = request.condition == "treatment" and request.temp == "0.7"
         return "I don't know" if abstains else "something else"
 
-    made = make(tmp_path, answer, items=[*map(open_book, range(40))], temperatures=(0, 0.25, 0.7))
+    made = make(undrawn, answer, items=[*map(open_book, range(40))], temperatures=(0, 0.25, 0.7))
     made.report()
     assert "**Open-book, false answers: no change at temperature 0 and 0.25, better at 0.7.** " in made.markdown
     assert "**Open-book, abstentions: no change at temperature 0 and 0.25, more at 0.7.** " in made.markdown
 
 
-def test_the_emulator_s_answers_are_called_that(tmp_path: Path) -> None:
-    made = make(tmp_path, provider="emulator")
+def test_the_emulator_s_answers_are_called_that(undrawn: Path) -> None:
+    made = make(undrawn, provider="emulator")
     made.report()
     assert "No language model was asked" in made.markdown
     assert "No language model was asked" in made.html
@@ -229,7 +236,7 @@ def test_each_mean_stands_between_its_bounds(large: Made, plain: Made) -> None:
     assert "what missing answers could change" not in plain.markdown
 
 
-def test_nothing_is_promised_of_data_that_can_show_nothing(tmp_path: Path) -> None:
+def test_nothing_is_promised_of_data_that_can_show_nothing(undrawn: Path) -> None:
     """Of one passage, p is 1 whatever happens; "23 points would have been found" was said of it all the same."""
     shared = {"cluster": "one", "context": "The passage.", "is_unanswerable": False, "answers": ["gold"]}
     cases = {
@@ -239,8 +246,8 @@ def test_nothing_is_promised_of_data_that_can_show_nothing(tmp_path: Path) -> No
     }
     runs, said = {}, {}
     for name, items in cases.items():
-        (tmp_path / name).mkdir()
-        runs[name] = make(tmp_path / name, items=items)
+        (undrawn / name).mkdir()
+        runs[name] = make(undrawn / name, items=items)
         runs[name].report()
         said[name] = runs[name].markdown.partition("## Verdict")[2].partition("<details>")[0]
     assert "all questions share one paragraph, so there is nothing to test and no interval." in said["passage"]
@@ -254,23 +261,23 @@ def test_nothing_is_promised_of_data_that_can_show_nothing(tmp_path: Path) -> No
     assert "would have been found" not in "".join(said.values())
 
 
-def test_a_point_is_no_certainty(tmp_path: Path) -> None:
-    made = make(tmp_path, lambda request, row: "x", items=[*map(closed, range(35))])
+def test_a_point_is_no_certainty(undrawn: Path) -> None:
+    made = make(undrawn, lambda request, row: "x", items=[*map(closed, range(35))])
     made.report()
     assert "all questions differ by the same, so the interval is a point. That is no certainty." in made.markdown
 
 
-def test_a_few_clusters_that_hold_most_questions_are_told(tmp_path: Path, plain: Made) -> None:
-    made = make(tmp_path, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
+def test_a_few_clusters_that_hold_most_questions_are_told(undrawn: Path, plain: Made) -> None:
+    made = make(undrawn, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
     made.report()
     remark = "a few of the 30 paragraphs hold most of the questions; intervals are shorter than they should be."
     assert remark in made.markdown
     assert "hold most of the questions" not in plain.markdown
 
 
-def test_no_answer_at_all_is_not_a_zero(tmp_path: Path) -> None:
+def test_no_answer_at_all_is_not_a_zero(undrawn: Path) -> None:
     """A condition without any response has no score, no difference and no verdict."""
-    made = make(tmp_path, lambda request, row: Failure("down") if request.condition == "treatment" else "gold 1")
+    made = make(undrawn, lambda request, row: Failure("down") if request.condition == "treatment" else "gold 1")
     made.report()
     assert "not defined" in made.markdown
     first = made.markdown.partition("## Verdict")[2].partition("## ")[0]
@@ -298,16 +305,16 @@ def test_what_does_not_apply_is_a_dash(plain: Made, large: Made) -> None:
     assert re.search(r"\| all \| 160 \| 0 \|.*\| – \|", plain.markdown)
 
 
-def test_an_unpriced_row_is_counted(tmp_path: Path) -> None:
-    made = make(tmp_path, tokens=False)
+def test_an_unpriced_row_is_counted(undrawn: Path) -> None:
+    made = make(undrawn, tokens=False)
     made.report()
     assert "| all | 0 | 48 | 0 | 0 | 0 | 0 | – |" in made.markdown
     assert "There are no token histograms" in made.markdown
     assert not (made.paths.figures / "tokens.svg").exists()
 
 
-def test_without_examples_and_request_files_the_report_still_stands(tmp_path: Path) -> None:
-    made = make(tmp_path, report={"examples": 0})
+def test_without_examples_and_request_files_the_report_still_stands(undrawn: Path) -> None:
+    made = make(undrawn, report={"examples": 0})
     for part in made.index.parts:
         made.paths.part_requests(part.part).unlink()
     made.report()
@@ -316,9 +323,9 @@ def test_without_examples_and_request_files_the_report_still_stands(tmp_path: Pa
     assert "You are under treatment." in made.markdown
 
 
-def test_what_was_sent_is_read_from_the_requests(tmp_path: Path) -> None:
+def test_what_was_sent_is_read_from_the_requests(undrawn: Path) -> None:
     """A report that repeats the config can claim a parameter that never left the machine."""
-    made = make(tmp_path)
+    made = make(undrawn)
     for part in made.index.parts:
         path = made.paths.part_requests(part.part)
         path.write_bytes(
@@ -331,8 +338,8 @@ def test_what_was_sent_is_read_from_the_requests(tmp_path: Path) -> None:
     assert text.sha256("You are above treatment.") in made.html
 
 
-def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(tmp_path: Path) -> None:
-    made = make(tmp_path)
+def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(undrawn: Path) -> None:
+    made = make(undrawn)
     made.report()
     before = written(made)
     made.paths.significance.write_bytes(b'{"schema_version": 2, "results": {}}')
@@ -342,8 +349,8 @@ def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(tmp_path
     assert written(made) == before
 
 
-def test_a_row_that_is_cut_short_is_named_with_its_line(tmp_path: Path) -> None:
-    made = make(tmp_path)
+def test_a_row_that_is_cut_short_is_named_with_its_line(undrawn: Path) -> None:
+    made = make(undrawn)
     made.paths.scores.write_bytes(made.paths.scores.read_bytes() + b'"trivia|c999","trivia"\r\n')
     with pytest.raises(DamagedArtifact, match="cells") as caught:
         made.report()
@@ -372,7 +379,7 @@ def test_every_treatment_temperature_and_dataset_has_its_place(large: Made) -> N
     assert names == {"cost-accuracy", "tokens", *both, *(f"{name}-cot" for name in both)}
 
 
-def test_the_methods_name_what_was_done_and_nothing_else(tmp_path: Path, plain: Made) -> None:
+def test_the_methods_name_what_was_done_and_nothing_else(undrawn: Path, plain: Made) -> None:
     """The paragraph is there to be copied: it named no method for intervals, and vouched for when margins were set."""
     methods = plain.markdown.partition("Methods, ready to adapt")[2]
     assert "abstentions (Trialmake's patterns, version 1) as the empty answer" in methods
@@ -381,7 +388,7 @@ def test_the_methods_name_what_was_done_and_nothing_else(tmp_path: Path, plain: 
         "95% intervals are cluster-robust (CR1, t) where questions share a paragraph, and there tests flip whole "
         "clusters; elsewhere they are BCa bootstraps, t intervals below 30 questions." in methods
     )
-    made = make(tmp_path, items=[*map(closed, range(12))], scoring={"extraction": "first_line"})
+    made = make(undrawn, items=[*map(closed, range(12))], scoring={"extraction": "first_line"})
     made.report()
     methods = made.markdown.partition("Methods, ready to adapt")[2]
     assert "Answers, taken from the replies by first_line, were scored" in methods

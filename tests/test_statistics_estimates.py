@@ -9,12 +9,8 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from paired_data import SETS, Paired
-from scipy import stats
-from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.power import TTestPower
-from statsmodels.stats.weightstats import ttost_paired
+from scipy import stats  # statsmodels is imported where it is used: it takes a second, which each worker would pay
 
 from pipeline.statistics import estimates, meta, power
 from pipeline.statistics.effects import effects
@@ -49,6 +45,8 @@ def test_paired_t_equals_scipy(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLUSTERED)
 def test_cluster_robust_error_equals_statsmodels(name: str) -> None:
+    import statsmodels.api as sm
+
     data = SETS[name]
     fit = sm.OLS(data.deltas, np.ones(len(data.deltas))).fit(
         cov_type="cluster", cov_kwds={"groups": data.clusters}, use_t=True
@@ -130,6 +128,8 @@ def test_one_win_and_99_ties_dominate_by_a_hundredth() -> None:
 @pytest.mark.parametrize(("margin", "alpha"), [(0.02, 0.05), (0.1, 0.05), (0.1, 0.01), (0.1, 0.2)])
 def test_equivalence_equals_statsmodels(name: str, margin: float, alpha: float) -> None:
     """The interval beside a verdict is the one that decides it: with alpha = 0.01 the 90% one was shown."""
+    from statsmodels.stats.weightstats import ttost_paired
+
     data = SETS[name]
     p, above, below = ttost_paired(data.treatment, data.control, -margin, margin)
     ours = tost(estimates.mean(data.deltas), margin, alpha, "higher")
@@ -163,6 +163,8 @@ def test_no_verdict_without_variance(name: str) -> None:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("k", [2, 3, 8])
 def test_pooling_equals_statsmodels(seed: int, k: int) -> None:
+    from statsmodels.stats.meta_analysis import combine_effects
+
     rng = np.random.default_rng([seed, k])
     y, se = rng.normal(0.02, 0.05, k), rng.uniform(0.01, 0.05, k)
     ours = meta.combine({f"d{i}": Estimate(y[i], se[i], 50) for i in range(k)})
@@ -229,6 +231,8 @@ def test_the_t_test_shows_its_detectable_effect_as_often_as_asked(n: int, alpha:
 @pytest.mark.parametrize("n", [10, 30, 198])
 def test_detectable_effect_equals_statsmodels(n: int) -> None:
     """Tolerance 1e-5, where its root finder stops (for n = 3 and alpha = 0.01 it returns half of the effect)."""
+    from statsmodels.stats.power import TTestPower
+
     theirs = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert power.detectable_t(0.25, n, 0.05, 0.8) == pytest.approx(theirs * 0.5, rel=1e-5)
 

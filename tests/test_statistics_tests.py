@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paired_data import GAPS, SETS, Paired, rows_of, written
-from scipy import stats
-from statsmodels.stats import contingency_tables
-from statsmodels.stats.multitest import multipletests
+from scipy import stats  # statsmodels is imported where it is used: it takes a second, which each worker would pay
 
 from pipeline.statistics.analysis import analyse
 from pipeline.statistics.fdr import Families, adjust
@@ -35,6 +33,8 @@ def outcomes(b: int, c: int, both: int = 3, neither: int = 4) -> tuple[np.ndarra
 @pytest.mark.parametrize(("b", "c"), [(12, 5), (5, 12), (1, 0), (0, 7), (8, 8), (3, 40), (600, 500), (6000, 1000)])
 def test_mcnemar_equals_scipy_and_statsmodels(b: int, c: int) -> None:
     """Relative tolerance 1e-9, also at p = 1e-100 and below."""
+    from statsmodels.stats import contingency_tables
+
     ours = mcnemar(*outcomes(b, c))
     reference = stats.binomtest(b, b + c)
     table = [[3, c], [b, 4]]
@@ -156,6 +156,8 @@ def test_benjamini_hochberg_runs_from_the_largest_p_down() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([0.001, 0.01, 0.02, 0.2, 0.5, 1.0]) | st.floats(1e-12, 1), max_size=12))
 def test_benjamini_hochberg_equals_scipy_and_statsmodels(values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     p = np.array(values)
     ours = adjust(p)
     if values:
