@@ -165,7 +165,10 @@ _identity = st.fixed_dictionaries(
 _common = st.fixed_dictionaries(
     {"jobs": st.dictionaries(_groups, _names, max_size=3)},
     optional={
-        "created_utc": st.none() | st.text(max_size=20) | st.datetimes().map(str) | st.floats(allow_nan=False),
+        "created_utc": st.none()
+        | st.text(max_size=20)
+        | st.datetimes().map(str)
+        | st.floats(allow_nan=False, allow_infinity=False),
         "run_id": st.none() | st.text(max_size=8),
         "datasets": st.dictionaries(_groups, _names, max_size=3),
         "job_status": st.dictionaries(_groups, st.none() | st.sampled_from(["running", "EXPIRED", "x"]), max_size=3),
