@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 EXAMPLE := example
-# One more than the two cores this is measured on: tests of processes wait. More gain nothing: the longest file decides.
-PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile
+# One more than the two cores this is measured on: tests of processes wait. The order of the files is conftest.py's.
+PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Images often set this; then each of the hundreds of processes of the tests would compile its libraries anew.
 unexport PYTHONDONTWRITEBYTECODE

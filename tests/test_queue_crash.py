@@ -93,7 +93,7 @@ def undisturbed():
         return lab.raw_files(), crumbs
 
 
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("share", [0, 1, *(pytest.param(share, marks=pytest.mark.heavy) for share in (2, 3))])
 def test_killed_at_every_step(small, undisturbed, share):
     """Raw files too: between two of them it once stopped, and the second was never fetched."""
     for at, what in list(enumerate(small, 1))[share::4]:
