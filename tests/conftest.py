@@ -1,12 +1,27 @@
 """What several test modules share. Small on purpose: builders live in the modules named after what they build."""
 
 import gc
+import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from quick_folder import quick_folder
+
+from pipeline import yaml_text
+
+# Hundreds of runs begin by freezing the same config, and writing YAML takes longest of what they do then.
+_dump = yaml_text.dump
+
+
+@lru_cache
+def _dumped(values: str) -> str:
+    return _dump(json.loads(values))
+
+
+yaml_text.dump = lambda value: _dumped(json.dumps(value))
 
 # With all libraries loaded, looking for garbage as often as Python does by itself is a tenth of the time.
 gc.set_threshold(100_000, 50, 50)

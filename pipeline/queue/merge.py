@@ -104,7 +104,7 @@ def result_lines(ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Itera
                 streams[place.path] = stack.enter_context(open(place.path, "rb"))
             streams[place.path].seek(place.offset)
             row = read_row(streams[place.path].read(place.length))
-            yield jsonl.dumps_read({"custom_id": name, "response": row.response}) + b"\n"
+            yield jsonl.dumps({"custom_id": name, "response": row.response}) + b"\n"
 
 
 def keep_aside(paths: PartPaths, unusable: list[dict[str, Any]]) -> None:

@@ -71,6 +71,13 @@ def seal(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(value: Any, path: str, reasons: dict[str, list[str]]) -> Any:
+    # The plain ones first: a document has thousands of them, and asking for a Mapping takes long.
+    if isinstance(value, float | np.floating) and math.isfinite(value):
+        return float(f"{float(value):.{DIGITS}g}") + 0.0
+    if isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
     if isinstance(value, Mapping):
         own = {} if "warnings" in value else reasons
         prefix = "" if "warnings" in value else f"{path}." if path else ""
@@ -85,10 +92,4 @@ def _sealed(value: Any, path: str, reasons: dict[str, list[str]]) -> Any:
         if path not in paths:
             paths.append(path)
         return None
-    if isinstance(value, str | bool):
-        return value
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating) and math.isfinite(value):
-        return float(f"{float(value):.{DIGITS}g}") + 0.0
     raise ValueError(f"{path}: {value!r} has no place in a document; use Undefined(reason)")
