@@ -39,8 +39,7 @@ def kill_somewhere(run: Case, chance: random.Random, *words: str) -> bool:
     if child.poll() is not None:
         return False
     os.killpg(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    return True
+    return child.wait() == -signal.SIGKILL  # it may have been on its way out just then
 
 
 def one_run(chance: random.Random, kills: int, *words: str) -> tuple[int, int]:
