@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import re
 import statistics
 import string
-import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
+
+import measure
 
 from pipeline.cells import unguard
 from pipeline.phases.parse import PREDICTION_COLUMNS
@@ -176,19 +176,6 @@ def loop(folder: Path, rows: int) -> dict[tuple[str, ...], list[float | None]]:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def measured(*arguments: str) -> tuple[float, float]:
-    """CPU seconds and peak MB of this script with *arguments*, in a process of its own.
-
-    A child's peak starts at its parent's size, so the parent holds no data before the last measurement.
-    """
-    child = subprocess.Popen([sys.executable, __file__, *arguments])
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(child.returncode)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
 def project(folder: Path) -> None:
     prepared = (folder / "closed_book.jsonl", folder / "open_book.jsonl")
     score(folder / "predictions.csv", prepared, folder / "per_item_scores.csv", ScoringSettings())
@@ -208,13 +195,14 @@ def compare(folder: Path, rows: int) -> None:
 
 
 def main(rows: int) -> None:
+    me = (sys.executable, __file__)
     with tempfile.TemporaryDirectory() as name:
         folder, part = Path(name), min(rows, max(rows // 10, 2_000))
-        measured("generate", name, str(rows))
+        measure.command([*me, "generate", name, str(rows)])
         size = (folder / "predictions.csv").stat().st_size / 1e6
-        idle, _ = measured("idle")
-        ours, memory = measured("project", name)
-        theirs, _ = measured("loop", name, str(part))
+        idle, _ = measure.command([*me, "idle"])
+        ours, memory = measure.command([*me, "project", name])
+        theirs, _ = measure.command([*me, "loop", name, str(part)])
         theirs = (theirs - idle) * rows / part + idle
         compare(folder, part)
     print(f"{rows:,} rows, {size:,.0f} MB: score {ours:.1f} s CPU, peak {memory:,.0f} MB")
