@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline import disk, jsonl, plain
+from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
 from pipeline.report.model import Block, Json, blocks
 from pipeline.report.text import p_phrase, points, points_span
@@ -20,7 +20,6 @@ from pipeline.report.verdict import TYPE_NAMES, judged
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
-_SCHEMA = 3  # of significance.json; another one is not ours
 _PLACES = 12  # lines that are read; more are summed up by trial
 _SHOWN = 10  # trials
 
@@ -98,6 +97,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
     places: list[Place] = []
     asked = missing = 0
     usd: float | None = 0.0
+    ours = schema.load("significance.schema")["properties"]["schema_version"]["const"]
     for slug in slugs:
         paths = work.trial_paths(slug)
         try:
@@ -107,7 +107,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
             )
         except (TrialmakeError, FileNotFoundError, jsonl.BadJson):
             continue  # the earlier tool's; the phases have just said what they think of it
-        if significance.get("schema_version") != _SCHEMA:
+        if significance.get("schema_version") != ours:
             continue
         places += _places(slug, significance)
         asked += sum(part["rows"] for part in attempts["parts"])
