@@ -220,7 +220,7 @@ def results_here(question: Question) -> Decision | None:
     stage = question.workspace.manifest(question.slug).stage("downloaded")
     if stage.status == COMPLETED and stage.format == "legacy":
         return Skip("the earlier tool's results are here")
-    if stage.status != COMPLETED or next(damaged_parts(question), None):
+    if stage.status != COMPLETED or damaged_parts(question):
         return None
     return Skip(f"all {len(_index(question).parts)} parts have their results")
 
@@ -257,8 +257,13 @@ def parts_undone(question: Question) -> Decision | None:
     return _repair(damaged_parts(question))
 
 
-def damaged_parts(question: Question) -> Iterator[str]:
+def damaged_parts(question: Question) -> list[str]:
     """What is wrong with each part's recorded results, one sentence a part."""
+    known = question.workspace.fingerprints
+    return known.once(f"{question.slug}/damaged parts", lambda: list(_damaged_parts(question)))
+
+
+def _damaged_parts(question: Question) -> Iterator[str]:
     recorded = question.workspace.manifest(question.slug).stage("downloaded").parts
     for part in _index(question).parts:
         entry = recorded.get(part.part)
@@ -268,6 +273,11 @@ def damaged_parts(question: Question) -> Iterator[str]:
         problem = question.workspace.damage(entry["path"], entry.get("sha256"), entry["size"])
         if problem:
             yield f"{part.part}/{problem}"
+
+
+def all_here(workspace: Workspace, slug: str) -> bool:
+    """Whether each part of the trial, which has a list of parts, has the results that were recorded of it."""
+    return results_here(Question(graph.BY_NAME["submit"], slug, workspace)) is not None
 
 
 # --- what the reasons look at ---------------------------------------------------------------------

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import disk
 from pipeline.disk import StatKey, Written
@@ -20,7 +21,10 @@ from pipeline.disk import StatKey, Written
 # something nicer of each would take longer than looking at the files.
 Facts = list[Any]
 
+T = TypeVar("T")
+
 _VALID = " (valid)"  # after the path, under which a digest of what was found valid is remembered
+_LOOK_HOLDS = 2.0  # seconds; a no-op of many trials lives by looks as old
 _ANY_TIME = StatKey(0, 0, 0, 0)
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 
@@ -37,24 +41,55 @@ class Fingerprints:
         self._known: dict[str, Facts] = {} if deep else dict(known or {})
         self._fresh: dict[str, Facts] = {}
         self._looks: dict[str, os.stat_result | None] | None = None
+        self._answers: dict[str, Any] = {}  # what followed from the looks
+        self._looks_since = 0.0
+        self._at_work: str | None = None  # the beginning of the names where this process is at work
 
     def look_once(self) -> None:
         """From now on look at each file once: whoever decides on all phases asks after most files several times."""
-        self._looks = {}
+        self._looks, self._answers, self._at_work = {}, {}, None
+        self._looks_since = time.monotonic()
 
     def look_anew(self) -> None:
-        """Look whenever asked: something is being done, here or in a worker."""
-        self._looks = None
+        """Look whenever asked: something is being done, anywhere, here or in a worker."""
+        self._looks, self._answers = None, {}
+
+    def work_in(self, folder: str) -> None:
+        """Look whenever asked below *folder*, relative to the root: this process is at work there, and only there."""
+        below = f"{folder}/"
+        if self._at_work not in (None, below):
+            self.look_anew()
+        self._at_work = below
+
+    def look_again(self) -> None:
+        """The work is done: look once more where it was, and everywhere if the looks are not of just now."""
+        below, looks = self._at_work, self._looks
+        if looks is None or below is None or time.monotonic() - self._looks_since > _LOOK_HOLDS:
+            self.look_once()
+            return
+        self._looks = {name: seen for name, seen in looks.items() if not name.startswith(below)}
+        self._answers = {name: answer for name, answer in self._answers.items() if not name.startswith(below)}
+        self._at_work = None
 
     def look(self, name: str) -> os.stat_result | None:
         """The entry *name*, relative to the root, as `look` of this module."""
-        looks = self._looks  # another thread may set it
-        if looks is None:
+        looks, at_work = self._looks, self._at_work  # another thread may set them
+        if looks is None or (at_work is not None and name.startswith(at_work)):
             return look(self._below + name)
         try:
             return looks[name]
         except KeyError:
             return looks.setdefault(name, look(self._below + name))
+
+    def once(self, name: str, answer: Callable[[], T]) -> T:
+        """The *answer* to the question *name*, which follows from looks at its folder: while they hold, so does it."""
+        looks, at_work, answers = self._looks, self._at_work, self._answers
+        if looks is None or (at_work is not None and name.startswith(at_work)):
+            return answer()
+        if name not in answers:
+            answers[name] = answer()
+        known: T = answers[name]
+        return known
 
     def sha256(self, path: Path) -> str:
         """The digest of the regular file *path*. Raises FileNotFoundError or UnreadableFile."""

@@ -66,6 +66,7 @@ class Session:
         self.pid = os.getpid()
         self.reporter: Any = None
         self.forgetting = False
+        self.has_workers = False  # whether phases are done by workers (`-n`), not by this process alone
         # Under `-n` with threads a task's start is reported by its worker.
         self._recording = threading.RLock()
         self._exit = exits
@@ -123,9 +124,9 @@ class Session:
 
     def perform(self, phase: str, slug: str) -> dict[str, Any]:
         """Do the work of one cell and return its record as plain JSON. Raises TrialmakeError."""
-        self.workspace.fingerprints.look_anew()
         if os.getpid() != self.pid:
             # A worker was forked before the phases ahead of this one ran: it looks again.
+            self.workspace.fingerprints.look_anew()
             self.workspace.refresh()
             self.decide(phase, slug)
         self.check_stop()
@@ -170,7 +171,10 @@ class Session:
 
     def begin(self, phase: str, slug: str) -> None:
         """Record that a cell's work starts."""
-        self.workspace.fingerprints.look_anew()
+        if slug and not self.has_workers:
+            self.workspace.fingerprints.work_in(slug)
+        else:
+            self.workspace.fingerprints.look_anew()
         self._started[phase, slug] = time.monotonic()
         self._change_stage(phase, slug, lambda old: replace(old, status=IN_PROGRESS, updated_at=_now(), error=None))
 
@@ -295,7 +299,7 @@ class Session:
     def _end(self, phase: str, slug: str) -> None:
         self._started.pop((phase, slug), None)
         if self._looks_once and not self._started:
-            self.workspace.fingerprints.look_once()
+            self.workspace.fingerprints.look_again()
 
     def _write_log(self) -> None:
         """Append what waits to the log, at once: each append is made durable, which takes longer than a decision."""

@@ -164,3 +164,86 @@ def test_what_was_found_valid_is_remembered_for_this_content_alone(path, tmp_pat
     assert not again.vouches(path.with_name("other"), "a" * 64)
     assert again.sha256(path) == sha(b"one")
     assert not Fingerprints(tmp_path, dict(again.fresh()), deep=True).vouches(path, "a" * 64)
+
+
+@pytest.fixture
+def looking(tmp_path, monkeypatch):
+    """Fingerprints that look once at `a/file` and `b/file`, both just looked at; and a clock that can be set."""
+    clock = [100.0]
+    monkeypatch.setattr(fingerprints.time, "monotonic", lambda: clock[0])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_bytes(b"")
+    known = Fingerprints(tmp_path)
+    known.look_once()
+    assert sizes(known) == (0, 0)
+    return known, clock
+
+
+def sizes(known):
+    return tuple(known.look(f"{folder}/file").st_size for folder in ("a", "b"))
+
+
+def grow(tmp_path):
+    for folder in ("a", "b"):
+        with open(tmp_path / folder / "file", "ab") as stream:
+            stream.write(b"x")
+
+
+def test_a_look_holds_where_nothing_is_at_work(looking, tmp_path):
+    known, _ = looking
+    grow(tmp_path)
+    assert sizes(known) == (0, 0)
+    known.work_in("a")
+    assert sizes(known) == (1, 0)
+    grow(tmp_path)
+    assert sizes(known) == (2, 0)
+    known.look_again()
+    grow(tmp_path)
+    assert sizes(known) == (3, 0)  # looked at once more after the work
+    grow(tmp_path)
+    assert sizes(known) == (3, 0)
+
+
+def test_a_look_ends_with_work_in_two_places_anywhere_or_of_long(looking, tmp_path):
+    known, clock = looking
+    grow(tmp_path)
+    known.work_in("a")
+    known.work_in("b")
+    assert sizes(known) == (1, 1)
+    grow(tmp_path)
+    assert sizes(known) == (2, 2)
+    known.look_again()
+    assert sizes(known) == (2, 2)
+    known.look_anew()
+    grow(tmp_path)
+    assert sizes(known) == (3, 3)
+    known.look_again()
+    assert sizes(known) == (3, 3)
+    grow(tmp_path)
+    known.work_in("a")
+    clock[0] += 3600
+    known.look_again()
+    assert sizes(known) == (4, 4)
+
+
+def test_an_answer_lives_as_long_as_the_looks_it_follows_from(looking):
+    known, clock = looking
+    asked = iter(range(99))
+
+    def answers():
+        return tuple(known.once(f"{folder}/how many", lambda: next(asked)) for folder in ("a", "b"))
+
+    assert answers() == answers() == (0, 1)
+    known.work_in("a")
+    assert [answers(), answers()] == [(2, 1), (3, 1)]
+    known.look_again()
+    assert answers() == answers() == (4, 1)
+    known.look_anew()
+    assert [answers(), answers()] == [(5, 6), (7, 8)]
+    known.look_again()
+    assert answers() == answers() == (9, 10)
+    known.work_in("a")
+    clock[0] += 3600
+    known.look_again()
+    assert answers() == (11, 12)

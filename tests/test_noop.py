@@ -58,20 +58,30 @@ def test_only_records_are_read_and_each_once(run, reads):
     assert all(found[name] == 1 for name in expected if name.startswith((TRIAL, OTHER)))
 
 
-def test_each_file_is_looked_at_once(run, monkeypatch):
-    """Most phases ask after the files of others: each was looked at two to five times."""
-    looks, real = Counter(), os.lstat
+@pytest.fixture
+def looks(monkeypatch):
+    """path -> how often it was looked at."""
+    counted, real = Counter(), os.lstat
 
     def lstat(path, **options):
-        looks[Path(path).name if Path(path).parent.name == "batch_inputs" else str(path)] += 1
+        counted[str(path)] += 1
         return real(path, **options)
 
     monkeypatch.setattr(os, "lstat", lstat)
+    return counted
+
+
+def artifacts(looks, trial):
+    """How often each of the many files of *trial* was looked at."""
+    found = [n for name, n in looks.items() if f"/{trial}/" in name and name.endswith((".jsonl", "attempts.json"))]
+    assert len(found) > 9
+    return found
+
+
+def test_each_file_is_looked_at_once(run, looks):
+    """Most phases ask after the files of others: each was looked at two to five times."""
     assert doit(run, "to=download").worked == []
-    artifacts = {name: n for name, n in looks.items() if name.endswith((".jsonl", "attempts.json"))}
-    assert len(artifacts) > 20
-    per_trial = {name: n / 2 if "/" not in name else n for name, n in artifacts.items()}
-    assert set(per_trial.values()) == {1}
+    assert set(artifacts(looks, TRIAL) + artifacts(looks, OTHER)) == {1}
 
 
 def test_a_file_that_changes_while_a_phase_works_is_seen_by_the_next(run):
@@ -86,11 +96,35 @@ def test_a_file_that_changes_while_a_phase_works_is_seen_by_the_next(run):
 
 def test_one_damaged_part_is_repaired_without_the_ledgers_of_other_trials(run, reads):
     """The queue drives all trials; it read every ledger to learn that nothing was owed."""
-    results = run / "experiments" / f"run_{RID}" / TRIAL / "results" / "t0_control_p01" / "results.jsonl"
-    good = results.read_bytes()
-    results.write_bytes(good[:-10])
+    results, good = cut(run, TRIAL)
     found = reads(run)
     assert results.read_bytes() == good
     assert f"{TRIAL}/results/t0_control_p01/ledger.jsonl" in found
     read_of_the_other = {name for name in found if name.startswith(OTHER)}
     assert read_of_the_other == {f"{OTHER}/results/trial_manifest.json", f"{OTHER}/batch_inputs/index.json"}
+
+
+def test_one_damaged_part_is_repaired_with_one_look_at_the_files_of_other_trials(run, looks):
+    """After each phase all was looked at once more: with fifty trials that took as long as the repair."""
+    cut(run, TRIAL)
+    assert doit(run, "to=download").worked == ["download"]
+    assert set(artifacts(looks, OTHER)) == {1}
+
+
+def test_what_a_phase_mends_in_another_trial_is_looked_at_again(run):
+    """The queue mends the parts of all trials in one pass, so the other trial's download finds nothing to do."""
+    both = cut(run, TRIAL), cut(run, OTHER)
+    found = doit(run, "to=download").decisions
+    assert [(verb, trial) for (phase, trial), (verb, _) in found.items() if phase == "download"] == [
+        ("repair", OTHER),
+        ("skip", TRIAL),
+    ]
+    assert all(path.read_bytes() == good for path, good in both)
+
+
+def cut(run, trial):
+    """Damage one part's results; their path, and what they were."""
+    results = run / "experiments" / f"run_{RID}" / trial / "results" / "t0_control_p01" / "results.jsonl"
+    good = results.read_bytes()
+    results.write_bytes(good[:-10])
+    return results, good

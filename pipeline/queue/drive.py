@@ -8,7 +8,7 @@ lock. Trouble of one part is kept with it; the others go on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -42,6 +42,7 @@ class Queue:
 
     context: Context
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
+    _finished: dict[str, list[Work]] = field(default_factory=dict)  # trials that need nothing; listed when shown
     _announced: bool = False
     _planned_usd: float | None = None  # expected for what this process was to submit
     _pace: Pace = field(default_factory=Pace)
@@ -106,6 +107,8 @@ class Queue:
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, None, None
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
+        for slug in {work.paths.slug for work in todo}:
+            self.workspace.fingerprints.work_in(slug)
         try:
             for work in todo:
                 self._guarded(work, work.advance)
@@ -199,8 +202,11 @@ class Queue:
                 if adopted.kept(self.workspace, slug):
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
                 index = self.workspace.index(slug)
-                paths = self.workspace.trial_paths(slug)
-                found = [Work(self.context, paths, part) for part in (index.parts if index is not None else ())]
+                if slug != wanted and index is not None and done.all_here(self.workspace, slug):
+                    self._finished[slug] = []
+                    continue
+                self._finished.pop(slug, None)
+                found = self._list(slug)
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
@@ -213,6 +219,10 @@ class Queue:
                 for work in found:
                     works.setdefault((slug, work.part.part), work)
             self._works = works
+
+    def _list(self, slug: str, *, settled: bool = False) -> list[Work]:
+        index, paths = self.workspace.index(slug), self.workspace.trial_paths(slug)
+        return [Work(self.context, paths, part, settled) for part in (index.parts if index is not None else ())]
 
     def _announce_spending(self) -> None:
         """Once per process, before the first new submission: what all chosen parts without an intent may cost."""
@@ -239,6 +249,12 @@ class Queue:
     def _may_submit(self, work: Work) -> bool:
         return not self.context.options.trials or work.paths.slug in self.context.options.trials
 
+    def _idle(self) -> Iterator[Work]:
+        """The parts of finished trials, for who counts them."""
+        for slug, listed in tuple(self._finished.items()):
+            listed[:] = listed or self._list(slug, settled=True)
+            yield from listed
+
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
 
@@ -257,7 +273,7 @@ class Queue:
         return limit - sum(work.in_flight for work in self._works.values())
 
     def _progress(self, slug: str, word: str, reached: Callable[[Work], bool]) -> Progress:
-        works = [work for work in self._works.values() if self._may_submit(work)]
+        works = [work for work in (*self._works.values(), *self._idle()) if self._may_submit(work)]
         rows = sum(work.part.rows for work in works)
         done_rows = sum(
             work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0)
