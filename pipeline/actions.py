@@ -7,9 +7,10 @@ deciding and listing load none of pandas, SciPy, matplotlib or requests.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import config as configuration
 from pipeline import console, waiting
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from pipeline.providers.base import Provider
     from pipeline.queue.budget import Planned
     from pipeline.queue.context import Context
+    from pipeline.queue.drive import Queue
     from pipeline.session import Session
 
 Action = Callable[["Session", str, Mapping[str, str]], Outcome]
 
+_MAKING_QUEUE = threading.Lock()
 _EMULATOR_POLL = 0.1  # seconds; the emulator is local and quick
 _STOP_LOOK = 1.0  # seconds between two looks for a stop request while waiting
 _SERVICE_POLL = 30.0  # seconds; the service's own steps come on about 60 s ticks
@@ -48,20 +51,20 @@ def _build(session: Session, slug: str, inputs: Mapping[str, str]) -> Outcome:
         work.trials[slug],
         settings=session.settings("build", slug),
         inputs=inputs,
-        submitted=session.sent_parts(slug),
+        submitted=work.sent_parts(slug),
     )
 
 
 def _submit(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
     from pipeline.phases.submit import submit
 
-    return submit(session.queue, slug)
+    return submit(_queue(session), slug)
 
 
 def _download(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
     from pipeline.phases.download import download
 
-    return download(session.queue, session.workspace.trial_paths(slug))
+    return download(_queue(session), session.workspace.trial_paths(slug))
 
 
 def _parse(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
@@ -136,11 +139,14 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
-def make_queue(session: Session) -> Any:
-    """The run's queue with its provider (connected when first needed), output and stop request."""
+def _queue(session: Session) -> Queue:
+    """The run's queue, one for all phases of this process; its provider is connected when first needed."""
     from pipeline.queue.drive import Queue
 
-    return Queue(make_context(session))
+    with _MAKING_QUEUE:  # under `-n` with threads two phases may come at once
+        if session.queue is None:
+            session.queue = Queue(make_context(session))
+        return session.queue
 
 
 def make_context(session: Session) -> Context:

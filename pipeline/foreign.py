@@ -1,17 +1,24 @@
-"""Inputs that are not what their phase wrote: edited by hand, or put there by something else.
+"""Files that are not what a phase wrote: edited by hand, or put there by something else.
 
-A phase that used one would publish it under our name. So it is refused, until the phase that wrote
-the file has run again; under `from=` or `only=` that phase may not be among those chosen.
+A phase that used one as input would publish it under our name. So it is refused, until the phase that
+wrote the file has run again; under `from=` or `only=` that phase may not be among those chosen. One
+that stands where a phase is about to write is moved aside.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from pipeline import fingerprints, graph, jsonl, parts
+from pipeline import disk, fingerprints, graph, jsonl, parts
 from pipeline.decision import Question, Refuse, base
 from pipeline.errors import DamagedArtifact
+from pipeline.fingerprints import Fingerprints
+from pipeline.manifest import LEGACY
+
+_ASIDE = "damaged"  # how a file that is not what was recorded is renamed
 
 
 def inputs(question: Question) -> Iterator[tuple[str, Refuse]]:
@@ -51,3 +58,62 @@ def _holds_asked_ids(question: Question) -> bool:
         return index is not None and next(lines, None) is None
     except (DamagedArtifact, jsonl.BadJson, KeyError, TypeError, AttributeError):
         return False
+
+
+@contextmanager
+def outputs_set_aside(question: Question, say: Callable[[str], None]) -> Iterator[None]:
+    """For this block, move outputs that are not the recorded ones away: nothing unknown is silently replaced.
+
+    What the block then writes anew to the last byte (a kill had come before the record) is not kept twice.
+    """
+    known = question.workspace.fingerprints
+    expected = _outputs(question)
+    moved = []
+    for path, recorded in expected.items():
+        kind = fingerprints.kind(path)
+        if kind is None or (kind == "file" and path.stat().st_size == 0):
+            continue
+        if kind != "file" or known.sha256(path) != recorded:
+            moved.append(disk.set_aside(path, _ASIDE))
+        elif question.stage.format == LEGACY:
+            aside = disk.set_aside(path, LEGACY)
+            say(f"the earlier tool's {question.relative(path)} is kept as {aside.name}")
+    try:
+        yield
+    finally:
+        folders = {path.parent for path in expected}
+        for aside in sorted(entry for folder in folders for entry in folder.glob(f"*.{_ASIDE}.*")):
+            original = aside.with_name(aside.name.split(f".{_ASIDE}.")[0])
+            if _same_content(aside, original, known):
+                disk.remove(aside)
+            elif aside in moved:
+                say(f"{question.relative(original)} was not what was recorded; kept as {aside.name}")
+
+
+def _outputs(question: Question) -> dict[Path, str | None]:
+    """The files the phase is about to write -> the sha256 they are known by."""
+    if question.phase.name != "build":
+        stage, root = question.stage, question.workspace.paths.root
+        recorded = {root / name: facts["sha256"] for name, facts in stage.outputs.items()}
+        # Without a sha256 a part's results are the earlier tool's, which the queue reads as they are.
+        listed = (part for part in stage.artifacts.get("parts", ()) if "sha256" in part)
+        results = {root / part["path"]: part["sha256"] for part in listed}
+        return {**dict.fromkeys(question.targets), **recorded, **results}
+    # build's own record is the index; of what was sent, the ledgers know too.
+    trial, workspace = question.trial, question.workspace
+    known = workspace.sent_parts(question.slug)
+    index_sha256 = None
+    try:
+        index = workspace.index(question.slug) if fingerprints.kind(trial.index) == "file" else None
+    except DamagedArtifact:
+        index = None
+    if index is not None:
+        index_sha256 = workspace.fingerprints.sha256(trial.index)
+        known.update({part.part: part.sha256 for part in index.parts})
+    return {trial.index: index_sha256, **{path: known.get(path.stem) for path in trial.all_part_requests()}}
+
+
+def _same_content(one: Path, other: Path, known: Fingerprints) -> bool:
+    if not fingerprints.kind(one) == fingerprints.kind(other) == "file":
+        return False
+    return disk.sha256_of(one)[0] == known.sha256(other)

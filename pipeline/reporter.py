@@ -12,7 +12,7 @@ from typing import Any
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from pipeline import console, doit_state, graph, jsonl
+from pipeline import console, doit_state, graph, jsonl, notes
 from pipeline.decision import Decision, Refuse, Repair, Run, Skip
 from pipeline.errors import (
     EXIT_BUDGET,
@@ -96,7 +96,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self.write(f"run {work.rid} in {work.paths.root}\n")
         for change in work.config_changes:
             self.write(f"config changed: {change}\n")
-        for note in (self.session.local_config_note(), self.session.environment_note()):
+        for note in (notes.local_config(work), notes.environment(work)):
             if note:
                 self.write(f"{note}\n")
 

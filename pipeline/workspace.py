@@ -333,6 +333,13 @@ class Workspace:
             return False
         return any(PartPaths(folder).ledger.exists() for folder in results.iterdir() if folder.is_dir())
 
+    def sent_parts(self, slug: str) -> dict[str, str]:
+        """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
+        results = self.trial_paths(slug).results
+        names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
+        books = {name: self.ledger(slug, name) for name in names}
+        return {name: book.attempts[0].requests_sha256 for name, book in books.items() if book.attempts}
+
 
 def open_run(
     run: RunPaths,

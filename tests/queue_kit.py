@@ -22,6 +22,7 @@ from pipeline.emulator.config import Config as EmulatorConfig
 from pipeline.emulator.server import Emulator
 from pipeline.errors import TrialmakeError
 from pipeline.identity import of_phase
+from pipeline.manifest import COMPLETED, Stage
 from pipeline.paths import PartPaths, RunPaths
 from pipeline.phases.build import build
 from pipeline.phases.download import download
@@ -160,6 +161,13 @@ class Lab:
                 except TrialmakeError as error:
                     ending.errors[phase, slug] = error
         return ending
+
+    def record(self, slug: str) -> None:
+        """Record that *slug* has been downloaded, as the session does after the phase."""
+        opened = _opened(self.run)
+        outcome = download(self.queue(opened, Ending()), opened.trial_paths(slug))
+        opened.manifest(slug).set_stage("downloaded", Stage(status=COMPLETED, artifacts=outcome.artifacts))
+        opened.save_manifest(slug)
 
     def look_twice(self) -> Ending:
         """Download without waiting, twice and a pause apart: what is gone is believed to be gone then, not before."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pipeline import opening, request
 from pipeline.errors import TrialmakeError
+from pipeline.performing import perform
 
 TO_COSTS = ("prepare", "build", "submit", "download", "parse", "score", "stats", "costs")
 
@@ -39,7 +40,7 @@ def go(rid: str, phases: tuple[str, ...], *, may_create: bool, **variables: str)
                 continue
             opened.begin(phase.name, slug)
             try:
-                opened.succeed(phase.name, slug, opened.perform(phase.name, slug))
+                opened.succeed(phase.name, slug, perform(opened, phase.name, slug))
             except TrialmakeError as error:
                 ending.errors[phase.name] = error
                 opened.fail(phase.name, slug, str(error), type(error).__name__)

@@ -926,15 +926,3 @@ def test_bad_input_gets_one_clear_error_and_leaves_nothing_half_written(quick_pa
     else:
         assert not list(run.rglob("a1"))
         assert {"prepared", TRIAL} <= {path.name for path in run.iterdir()}
-
-
-def test_progress_counts_the_trials_that_were_finished_before(tmp_path):
-    """Their parts are not driven any more, but they are the run's: else the last tenth would begin at nothing."""
-    tiny(tmp_path, two_trials().replace("job_seconds: 0", "job_seconds: 0.3"))
-    assert doit(tmp_path, f"rid={RID}", "config=experiment.yaml", "trial=other-*", "to=download").code == 0
-    ran = doit(tmp_path, "to=download", "json=1")
-    assert ran.code == 0
-    events = [json.loads(line) for line in (ran.out + ran.err).splitlines() if line.startswith('{"event":"progress"')]
-    parts = len(list(tmp_path.glob("experiments/*/*/results/*/ledger.jsonl")))
-    assert {(event["trials"], event["parts"], event["rows"]) for event in events} == {(2, parts, 80)}
-    assert min(event["rows_done"] for event in events) >= 40  # one trial's are here from the start

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from emulator_kit import Api
-from queue_kit import CREATE_JOB, JOB, JOB_SECONDS, SMALL, TEN_ROWS, Crash, Lab, forever, golden, part_of
+from queue_kit import CREATE_JOB, JOB, JOB_SECONDS, SMALL, TEN_ROWS, TWO_TRIALS, Crash, Lab, forever, golden, part_of
 
 from pipeline import jsonl
 from pipeline.emulator import history
@@ -637,3 +637,16 @@ def test_progress_tells_parts_rows_and_what_is_waited_for():
         assert middle.as_json()["event"] == "progress"
         assert ending.shown[-1] is None
         assert lab.artifacts() == golden(TEN_ROWS)
+
+
+def test_progress_counts_the_trials_that_were_finished_before():
+    """Their parts are not driven any more, but they are the run's: else the last trial would begin at nothing."""
+    with Lab(TWO_TRIALS) as lab:
+        assert lab.go(trials=("m-p",)).done
+        lab.record("m-p")
+        ending = lab.go()
+        shown = [progress for progress in ending.shown if progress]
+        assert {(progress.trials, progress.parts, progress.rows) for progress in shown} == {(2, 8, 16)}
+        assert shown[0].reached == 4
+        assert shown[0].rows_done == 8
+        assert lab.artifacts() == golden(TWO_TRIALS)
