@@ -165,14 +165,14 @@ def _doctor(chosen: Chosen) -> int:
 
 
 def _config(chosen: Chosen) -> None:
-    from pipeline import config, settings, workspace
+    from pipeline import config, environment, settings, workspace
 
     if chosen.action == "settings":
         listed = settings.settings()
         _show(chosen, [vars(setting) for setting in listed], settings.as_text(listed))
         return
     path = _config_path(chosen.path)
-    checked = config.read(path, base=workspace.base_of(path), environment=config.environment())
+    checked = config.read(path, base=workspace.base_of(path), variables=environment.variables())
     if chosen.action == "check":
         trials = [trial.slug for trial in checked.trials]
         _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])

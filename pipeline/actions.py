@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline import config as configuration
-from pipeline import console, waiting
+from pipeline import console, environment, waiting
 from pipeline.errors import AuthError, Refused
 from pipeline.phases import Outcome, Output
 
@@ -205,13 +204,13 @@ def _connect(session: Session) -> Provider:
         session.at_close(emulator.close)
         return Fireworks(
             base_url=emulator.address.url,
-            key=configuration.emulator_key(),
+            key=environment.emulator_key(),
             account=DEFAULT_ACCOUNT,
             endpoint=f"emulator:{emulator.address.store_id}",
             pace=pace,
         )
-    variables = configuration.environment()
-    key = configuration.fireworks_key(variables)
+    variables = environment.variables()
+    key = environment.fireworks_key(variables)
     if key is None:
         raise AuthError(
             "there is no FIREWORKS_API_KEY in the environment or .env.",
@@ -221,7 +220,7 @@ def _connect(session: Session) -> Provider:
     return Fireworks(
         base_url=config["fireworks"]["base_url"],
         key=key,
-        account=configuration.fireworks_account(config, variables),
+        account=environment.fireworks_account(config["fireworks"]["account_id"], variables),
         upload_threshold=config["fireworks"]["upload_threshold_bytes"],
         ready_seconds=config["queue"]["dataset_deadline_minutes"] * 60,
         pace=pace,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import paths, sources, workspace
+from pipeline import environment, paths, sources, workspace
 from pipeline.config import Config
 from pipeline.errors import AuthError, TrialmakeError, Unreachable
 from pipeline.queue.budget import Price
@@ -47,7 +47,7 @@ def examine(path: Path, sleep: Callable[[float], object] = time.sleep) -> list[F
     """The findings for the config at *path*, in the order a run would meet them. *sleep* parts two tries of a call."""
     findings = [_python(), _disk(), _folder()]
     try:
-        config = configuration.read(path, base=workspace.base_of(path), environment=configuration.environment())
+        config = configuration.read(path, base=workspace.base_of(path), variables=environment.variables())
     except TrialmakeError as error:
         return [*findings, _failed("config", error, "fix the named keys")]
     trials = ", ".join(trial.slug for trial in config.trials)
@@ -142,8 +142,8 @@ def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Find
     if config["provider"] == "emulator":
         yield Finding("provider", True, "the embedded emulator: no key, no network, no cost")
         return
-    variables = configuration.environment()
-    key = configuration.fireworks_key(variables)
+    variables = environment.variables()
+    key = environment.fireworks_key(variables)
     if key is None:
         yield Finding("key", False, "there is no FIREWORKS_API_KEY", "put FIREWORKS_API_KEY=... into .env")
         return
@@ -154,7 +154,9 @@ def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Find
     pace = Pace(sleep=sleep, tries=2, seconds=30.0, connect_timeout=5.0, read_timeout=20.0)
     base_url = config["fireworks"]["base_url"]
     try:
-        provider = Fireworks(base_url, key, configuration.fireworks_account(config, variables), pace=pace)
+        provider = Fireworks(
+            base_url, key, environment.fireworks_account(config["fireworks"]["account_id"], variables), pace=pace
+        )
     except TrialmakeError as error:
         yield _failed("service", error, "set fireworks.base_url")
         return

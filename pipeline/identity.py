@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline import jsonl
-from pipeline.config import Config, Trial
+from pipeline.config import Config
+from pipeline.trials import Trial
 
 VERSION = 1
 _SHOWN = 40  # characters of a value in a message

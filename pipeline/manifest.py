@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import disk, fingerprints, graph, jsonl, schema, sealed
-from pipeline.config import Trial
 from pipeline.disk import Written
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.fingerprints import Fingerprints
 from pipeline.identity import prompt_digest
+from pipeline.trials import Trial
 
 VERSION = 2
 SCHEMA = "trial_manifest.v2"

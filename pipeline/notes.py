@@ -6,20 +6,20 @@ import hashlib
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, identity, paths
+from pipeline import disk, environment, identity, paths
 from pipeline.errors import TrialmakeError
 from pipeline.workspace import Workspace
 
 _SHOWN = 3  # differences named
 
 
-def local_config(work: Workspace) -> str | None:
+def on_local_config(work: Workspace) -> str | None:
     """What to say when `./experiment.yaml`, which only new runs are made from, is not what this run lives by."""
     local = paths.LOCAL_CONFIG
     try:
         if not local.exists() or _made_from(work, local):
             return None
-        found = configuration.read(local, environment=configuration.environment())
+        found = configuration.read(local, variables=environment.variables())
     except TrialmakeError as error:
         said = error.what.splitlines()[0]
     else:
@@ -33,13 +33,13 @@ def local_config(work: Workspace) -> str | None:
     )
 
 
-def environment(work: Workspace) -> str | None:
+def on_environment(work: Workspace) -> str | None:
     """What to say when the environment sets what acts on new runs only, and this run lives by something else."""
-    variables = configuration.set_here()
+    variables = environment.set_here()
     if not variables:
         return None
     try:
-        found = configuration.read(work.paths.config, base=work.config.base, environment=variables)
+        found = configuration.read(work.paths.config, base=work.config.base, variables=variables)
     except TrialmakeError:
         return None  # it was not said to this run
     changes = identity.differences(dict(work.config.values), dict(found.values))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, lock, manifest, paths, restore, workspace
+from pipeline import disk, environment, lock, manifest, paths, restore, workspace
 from pipeline.errors import Refused, UnknownRun, UsageError
 from pipeline.manifest import LEGACY
 from pipeline.memory import Memory
@@ -128,8 +128,8 @@ def config_path(request: Request) -> Path:
 
 def _new_config(request: Request) -> configuration.Config:
     path = config_path(request)
-    variables = configuration.environment()
-    return configuration.read(path, base=workspace.base_of(path), environment=variables, limit=request.limit)
+    variables = environment.variables()
+    return configuration.read(path, base=workspace.base_of(path), variables=variables, limit=request.limit)
 
 
 def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:

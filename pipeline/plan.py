@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import foreign, jsonl, plain, sources
-from pipeline.config import Trial
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.decision import Decision, Question, Refuse, Repair, Skip
 from pipeline.done import inputs_changed
@@ -24,6 +23,7 @@ from pipeline.plain import columns
 from pipeline.queue import budget
 from pipeline.queue.budget import Estimate, Planned, Price
 from pipeline.session import Session
+from pipeline.trials import Trial
 from pipeline.workspace import Workspace
 
 NOT_REACHED = "not reached"  # the verb of a step whose input a refused one would have to write

@@ -33,12 +33,12 @@ from pipeline import (
     upgrade,
     workspace,
 )
-from pipeline.config import Trial
 from pipeline.errors import DamagedArtifact, UsageError
 from pipeline.manifest import COMPLETED, LEGACY, PENDING, Manifest, OlderManifest, Stage
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.restore import BACKUP, CORRUPT
+from pipeline.trials import Trial
 from pipeline.workspace import Workspace
 
 Say = Callable[[str], None]

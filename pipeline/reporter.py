@@ -96,7 +96,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self.write(f"run {work.rid} in {work.paths.root}\n")
         for change in work.config_changes:
             self.write(f"config changed: {change}\n")
-        for note in (notes.local_config(work), notes.environment(work)):
+        for note in (notes.on_local_config(work), notes.on_environment(work)):
             if note:
                 self.write(f"{note}\n")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import jsonl, schema
-from pipeline.config import ENVIRONMENT_PREFIX, SCHEMA
+from pipeline import environment, jsonl, schema
+from pipeline.config import SCHEMA
 from pipeline.plain import columns
 
 Node = Mapping[str, Any]
@@ -63,7 +63,7 @@ def _setting(node: Node, key: str, required: bool, root: Node) -> Iterator[Setti
             key=key,
             takes=_takes(node, root),
             default=REQUIRED if required else _shown(node),
-            variable=None if "[]" in key or "NAME" in key else ENVIRONMENT_PREFIX + key.upper().replace(".", "__"),
+            variable=None if "[]" in key or "NAME" in key else environment.PREFIX + key.upper().replace(".", "__"),
             meaning=node["description"],
         )
     if inner is not None and "properties" in inner:

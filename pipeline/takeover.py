@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import config as configuration
-from pipeline import custom_id, disk, fingerprints, jsonl, ledger, legacy, manifest, parts, repair, traces, workspace
+from pipeline import (
+    custom_id,
+    disk,
+    environment,
+    fingerprints,
+    jsonl,
+    ledger,
+    legacy,
+    manifest,
+    parts,
+    repair,
+    traces,
+    workspace,
+)
 from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ConfigError, DamagedArtifact, Refused
@@ -85,7 +98,7 @@ def _config(run: RunPaths, found: list[Found]) -> Config:
             )
             raise
         disk.write_bytes(run.config, configuration.frozen_text(drawn))
-    config = configuration.read(run.config, environment=configuration.environment())
+    config = configuration.read(run.config, variables=environment.variables())
     slugs = [trial.slug for trial in config.trials]
     if sorted(slugs) != [trial.slug for trial in found]:
         raise ConfigError(

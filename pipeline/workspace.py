@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
 from pipeline import disk, fingerprints, graph, jsonl, manifest, parts, paths, schema, sealed
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
 from pipeline.fingerprints import Facts, Fingerprints
 from pipeline.identity import differences
 from pipeline.manifest import LEGACY, Manifest, OlderManifest, Stage
 from pipeline.paths import PartPaths, RunPaths, TrialPaths
+from pipeline.trials import Trial
 from pipeline.version import VERSION as TOOL_VERSION
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import config as configuration
 from pipeline import custom_id, jsonl, parts
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.custom_id import RequestId
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
@@ -22,6 +22,7 @@ from pipeline.phases.score import score
 from pipeline.phases.stats import stats
 from pipeline.scoring.response import ScoringSettings
 from pipeline.statistics.settings import StatisticsSettings
+from pipeline.trials import Trial
 
 # What models, providers and question files may write to get out of their quotation.
 EVIL = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline import config, jsonl
+from pipeline import config, environment, jsonl
 from pipeline.errors import ConfigError, UnreadableFile
 from pipeline.paths import resource
 
@@ -255,9 +255,7 @@ def test_the_environment_overrides_the_file(folder):
         "TRIALMAKE_SHARED_DATA": "/nowhere",
         "PATH": "/bin",
     }
-    found = read(
-        folder, MINIMAL + "queue: {max_attempts: 2, requeue: ask}\nprovider: emulator\n", environment=variables
-    )
+    found = read(folder, MINIMAL + "queue: {max_attempts: 2, requeue: ask}\nprovider: emulator\n", variables=variables)
     assert found["provider"] == "fireworks"
     assert (found["queue"]["max_attempts"], found["queue"]["requeue"]) == (5, "ask")
     assert found.trials[0].temperatures == (0.0, 0.7)
@@ -278,7 +276,7 @@ def test_the_environment_overrides_the_file(folder):
     ],
 )
 def test_a_wrong_variable_is_a_config_error(folder, name, text, said):
-    assert said in refusal(folder, MINIMAL, environment={name: text})
+    assert said in refusal(folder, MINIMAL, variables={name: text})
 
 
 def test_dotenv_fills_in_and_the_process_wins(folder, monkeypatch):
@@ -286,21 +284,21 @@ def test_dotenv_fills_in_and_the_process_wins(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("FIREWORKS_API_KEY", "  from-process \n")
     monkeypatch.delenv("FIREWORKS_ACCOUNT_ID", raising=False)
-    variables = config.environment()
-    key = config.fireworks_key(variables)
+    variables = environment.variables()
+    key = environment.fireworks_key(variables)
     assert key.reveal() == "from-process"
     assert "from-process" not in f"{key} {key!r}"
-    assert config.fireworks_account(checked(folder), variables) == "lab"
-    assert config.fireworks_account(checked(folder, fireworks={"account_id": "mine"}), variables) == "mine"
-    assert config.fireworks_key({"FIREWORKS_API_KEY": " "}) is None
-    assert config.fireworks_account(checked(folder), {}) is None
+    assert environment.fireworks_account(None, variables) == "lab"
+    assert environment.fireworks_account("mine", variables) == "mine"
+    assert environment.fireworks_key({"FIREWORKS_API_KEY": " "}) is None
+    assert environment.fireworks_account(None, {}) is None
 
 
 def test_a_dotenv_that_is_no_text_is_named(folder, monkeypatch):
     (folder / ".env").write_bytes(b"KEY=\xff\xfe\n")
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=r"\.env: is not UTF-8 text"):
-        config.environment()
+        environment.variables()
 
 
 # --- freezing -------------------------------------------------------------------------------------
@@ -374,7 +372,7 @@ def test_a_long_prompt_stays_readable_in_the_frozen_file(folder):
 
 def test_the_frozen_file_needs_neither_prompt_files_nor_environment(folder):
     (folder / "p.txt").write_text("From a file.\n")
-    found = read(folder, MINIMAL.replace("{text: Answer.}", "p.txt"), environment={"TRIALMAKE_NAME": "ours"})
+    found = read(folder, MINIMAL.replace("{text: Answer.}", "p.txt"), variables={"TRIALMAKE_NAME": "ours"})
     (folder / "p.txt").unlink()
     again = refrozen(found, folder)
     assert again.trials[0].prompts["control"] == "From a file."

@@ -9,10 +9,10 @@ import pytest
 from faulty_disk import FaultyDisk, operations
 
 from pipeline import graph, jsonl, manifest, schema, sealed
-from pipeline.config import Trial
 from pipeline.errors import DamagedArtifact, DiskTrouble, FutureVersion, UnreadableFile
 from pipeline.fingerprints import Fingerprints
 from pipeline.manifest import COMPLETED, Manifest, OlderManifest, Stage
+from pipeline.trials import Trial
 
 TRIAL = Trial(
     slug="m-default",

@@ -62,7 +62,7 @@ def test_a_setting_reads_so(key, takes, default, variable):
 def test_a_variable_sets_its_setting(tmp_path, variable, text, place, value):
     with open(tmp_path / "experiment.yaml", "w") as stream:
         YAML(typ="safe").dump(SMALL, stream)
-    found = config.read(tmp_path / "experiment.yaml", environment={variable: text, "HOME": "/"}).values
+    found = config.read(tmp_path / "experiment.yaml", variables={variable: text, "HOME": "/"}).values
     for step in place:
         found = found[step]
     assert found == value
@@ -74,7 +74,7 @@ def test_a_variable_that_cannot_be_is_named(tmp_path, variable, text):
     with open(tmp_path / "experiment.yaml", "w") as stream:
         YAML(typ="safe").dump(SMALL, stream)
     with pytest.raises(config.ConfigError, match=variable):
-        config.read(tmp_path / "experiment.yaml", environment={variable: text})
+        config.read(tmp_path / "experiment.yaml", variables={variable: text})
 
 
 def test_every_variable_listed_is_known(tmp_path):
@@ -84,7 +84,7 @@ def test_every_variable_listed_is_known(tmp_path):
 
     def said(variable):
         try:
-            config.read(tmp_path / "experiment.yaml", environment={variable: "{unheard: of}"})
+            config.read(tmp_path / "experiment.yaml", variables={variable: "{unheard: of}"})
         except config.ConfigError as error:
             return str(error)
         return ""

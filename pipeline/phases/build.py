@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, parts
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN, RequestId
 from pipeline.errors import Refused
 from pipeline.identity import VERSION as IDENTITY_VERSION
@@ -20,6 +20,7 @@ from pipeline.identity import Settings
 from pipeline.parts import Index, Part
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.trials import Trial
 
 _STAGING = ".new"  # where parts are written before all of them are moved into place
 

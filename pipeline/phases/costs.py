@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, schema
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.queue.attempts import ID_TAKEN
 from pipeline.queue.budget import Price
+from pipeline.trials import Trial
 
 SCHEMA = "costs.schema"
 _SCORES = ("condition", "item_key", "em", "n_samples", "n_missing")  # the columns read of per_item_scores.csv

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline import disk, jsonl
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.report.html import page
 from pipeline.report.markdown import markdown
 from pipeline.report.model import blocks, read_costs, read_significance
 from pipeline.report.overview import Entry, overview
+from pipeline.trials import Trial
 
 
 def index(run: RunPaths, config: Config, trials: Sequence[TrialPaths]) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import disk
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
@@ -18,6 +18,7 @@ from pipeline.report.html import page
 from pipeline.report.markdown import markdown
 from pipeline.report.model import read
 from pipeline.report.plot import standalone
+from pipeline.trials import Trial
 
 
 def report(run: RunPaths, paths: TrialPaths, config: Config, trial: Trial, index: Index) -> Outcome:

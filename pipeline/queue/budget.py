@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import jsonl, plain
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
 from pipeline.queue.attempts import ID_TAKEN
+from pipeline.trials import Trial
 
 # English prose under byte-pair encodings; 3.2 and 4.8 bound most texts. Bytes, not characters: a Chinese
 # character has three bytes and costs about one token, not a quarter.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import disk, jsonl, schema
-from pipeline.config import Config, Trial
+from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import DamagedArtifact
 from pipeline.parts import Index
@@ -20,6 +20,7 @@ from pipeline.paths import RunPaths, TrialPaths
 from pipeline.report.answers import AnswerFacts, Item, read_answers
 from pipeline.report.scores import KINDS, Chosen, Place, ScoreFacts, read_scores
 from pipeline.report.sent import Sent, read_sent
+from pipeline.trials import Trial
 
 Json = Mapping[str, Any]
 

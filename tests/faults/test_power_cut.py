@@ -23,9 +23,9 @@ import pytest
 from run_kit import CONFIG, RID, doit, tiny
 
 from pipeline import disk, jsonl, ledger
-from pipeline.config import Trial
 from pipeline.manifest import COMPLETED, Manifest, Stage
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
+from pipeline.trials import Trial
 
 FOLDER = b"(a folder)"
 MOST = 500  # states looked at for one moment; where more are possible, as many at random
