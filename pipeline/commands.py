@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -107,7 +108,10 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
     def _write(self, params: Any, args: list[str]) -> int:
         request = tasks.variables()
         _check_names(args)
-        _check_dodo(params)
+        typed_in = Path.cwd()
+        _enter(params)
+        if request.config is not None and Path.cwd() != typed_in:
+            request = replace(request, config=typed_in / request.config)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
             raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
         opened = opening.for_writing(request, say, may_create=self.may_create)
@@ -153,7 +157,7 @@ class List(Ours, cmd_list.List):  # type: ignore[misc] # doit ships no types
         return _guarded(lambda: self._look(params, args))
 
     def _look(self, params: Any, args: list[str]) -> int:
-        _check_dodo(params)
+        _enter(params)
         return _reading(lambda: super(List, self).execute(params, args))
 
 
@@ -222,7 +226,7 @@ class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no typ
 
     def _write(self, params: Any, args: list[str]) -> int:
         _check_names(args)
-        _check_dodo(params)
+        _enter(params)
         opened = opening.for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend
@@ -256,15 +260,25 @@ def _reading(work: Callable[[], Any]) -> int:
         doit_state.closing(opened.close)
 
 
-def _check_dodo(params: Any) -> None:
-    """Raise UsageError where doit would find no dodo.py, before a run is made that it could not build."""
-    chosen = params["dodoFile"] != "dodo.py" or params["cwdPath"] or params["seek_file"]
-    if not chosen and not Path("dodo.py").exists():
+def _enter(params: Any) -> None:
+    """Change to the folder that doit would change to (`-f`, `-d`, `-k`), before a run is looked for or made there.
+
+    Raises UsageError where doit would find no dodo.py, before a run is made that it could not build.
+    """
+    dodo = Path(params["dodoFile"])
+    if params["seek_file"]:
+        dodo = next((found for folder in (Path.cwd(), *Path.cwd().parents) if (found := folder / dodo).exists()), dodo)
+    if not dodo.exists():
         raise UsageError(
-            f"there is no dodo.py in {Path.cwd()}, which doit runs by.",
+            f"there is no {dodo.name} in {dodo.absolute().parent}, which doit runs by.",
             kept="Nothing was changed.",
             hint="change to the folder that has one; python -m pipeline init FOLDER makes such a folder",
         )
+    folder = Path(params["cwdPath"] or dodo.parent)
+    if not folder.is_dir():
+        raise UsageError(f"-d {folder}: there is no such folder.", kept="Nothing was changed.")
+    params["dodoFile"], params["cwdPath"], params["seek_file"] = str(dodo.absolute()), str(folder.absolute()), False
+    os.chdir(folder)
 
 
 def _check_names(names: list[str]) -> None:

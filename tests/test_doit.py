@@ -374,6 +374,32 @@ def test_a_folder_without_a_dodo_file_is_told_so_and_gets_no_run(fresh, words):
     assert "python -m pipeline init FOLDER makes such a folder" in refused.err
 
 
+@pytest.mark.parametrize("words", [["-k"], ["-f", "../dodo.py"], ["-f", "../dodo.py", "-d", ".."]])
+def test_from_another_folder_it_is_the_run_of_the_folder_doit_works_in(fresh, words):
+    """The run was looked for before doit changed its folder: a new one was begun, half here and half there."""
+    inside = fresh / "notes"
+    inside.mkdir()
+    (inside / "mine.yaml").write_text((fresh / "experiment.yaml").read_text().replace("name: tiny", "name: mine"))
+    for source in ("closed.jsonl", "open.jsonl"):
+        shutil.copy(fresh / source, inside)
+    assert doit(inside, *words, "rid=a", "config=mine.yaml", "to=prepare").code == 0
+    assert [run.name for run in fresh.rglob("run_*")] == ["run_a"]
+    assert "name: mine" in (fresh / "experiments" / "run_a" / "experiment.yaml").read_text()
+    assert doit(inside, *words, "to=prepare").decisions["prepare", ""][0] == "skip"
+    assert "\nU prepare " in doit(inside, "list", "--status", *words).out
+    assert doit(inside, "forget", *words, "prepare").code == 0
+    assert doit(inside, *words, "to=prepare").decisions["prepare", ""][0] == "run"
+    assert [run.name for run in fresh.rglob("run_*")] == ["run_a"]
+
+
+@pytest.mark.parametrize("words", [["-d", "nowhere"], ["-f", "nowhere/dodo.py"]])
+def test_a_folder_that_is_not_there_gets_no_run(fresh, words):
+    before = tree(fresh)
+    refused = doit(fresh, *words)
+    assert (refused.code, tree(fresh)) == (3, before)
+    assert "nowhere" in refused.err
+
+
 def test_help_may_be_left_before_its_end(one):
     command = f"{sys.executable} -m doit help run | head -1; exit ${{PIPESTATUS[0]}}"
     left = subprocess.run(["bash", "-c", command], cwd=one, capture_output=True, text=True)
