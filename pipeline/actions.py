@@ -245,10 +245,11 @@ def _emulator_config(session: Session) -> EmulatorConfig:
 
 def _confirm(session: Session, planned: Planned) -> None:
     """Show what the submissions may cost; above the threshold ask, or want yes=1 where nobody can answer."""
-    session.say(
-        f"to be submitted: {planned.estimate.rows:,} requests in {planned.parts:,} parts, about "
-        f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"
-    )
+    if session.is_first_to_say():
+        session.say(
+            f"to be submitted: {planned.estimate.rows:,} requests in {planned.parts:,} parts, about "
+            f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"
+        )
     threshold = session.workspace.config["budget"]["confirm_above_usd"]
     if threshold is None or session.request.yes or (planned.usd is not None and planned.usd[2] <= threshold):
         return

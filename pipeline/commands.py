@@ -125,7 +125,8 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
                 doit_state.closing(opened.close)
 
     def _work(self, opened: Session, params: Any, args: list[str]) -> int:
-        opened.has_workers = bool(params["num_process"])
+        if params["num_process"]:
+            opened.share_work()
         with _workers_watched() if opened.has_workers else nullcontext():
             result = int(super().execute(params, args) or 0)
         if opened.reporter is None:  # doit refused the command line

@@ -55,6 +55,7 @@ class Session:
         self.queue: Queue | None = None  # made when a phase first needs it
         self.forgetting = False
         self.has_workers = False  # whether phases are done by workers (`-n`), not by this process alone
+        self._said_by_a_worker: Any = None  # shared by them
         # Under `-n` with threads a task's start is reported by its worker.
         self._recording = threading.RLock()
         self._exit = exits
@@ -128,6 +129,22 @@ class Session:
         return f"doit resume rid={self.workspace.rid}"
 
     # --- recording it (main process only) ----------------------------------------------------------
+
+    def share_work(self) -> None:
+        """Phases will be done by workers forked from here."""
+        from multiprocessing import Value  # doit needs it now too
+
+        self.has_workers = True
+        self._said_by_a_worker = Value("b", False)
+
+    def is_first_to_say(self) -> bool:
+        """Whether the caller, of all workers, is to say what is said once."""
+        if self._said_by_a_worker is None:
+            return True
+        with self._said_by_a_worker:
+            first = not self._said_by_a_worker.value
+            self._said_by_a_worker.value = True
+        return first
 
     def begin(self, phase: str, slug: str) -> None:
         """Record that a cell's work starts."""

@@ -691,6 +691,15 @@ def test_the_same_bytes_with_several_workers(runs, quick_path, workers):
     assert doit(folder, "to=costs").worked == []
 
 
+def test_several_workers_say_once_what_is_to_be_submitted(fresh):
+    """Each said it, and who added the numbers up thought that twice as much would be paid."""
+    (fresh / "experiment.yaml").write_text(two_trials())
+    assert doit(fresh, *START, "to=build").code == 0
+    ended = forked(fresh, "-n", "2", "to=submit").wait()
+    assert ended.code == 0, ended.err
+    assert re.findall("to be submitted: (.*) requests", ended.out) == ["80"]
+
+
 # --- endings ----------------------------------------------------------------------------------------
 
 
