@@ -114,6 +114,8 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
             request = replace(request, config=typed_in / request.config)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
             raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
+        if params["par_type"] not in ("process", "thread"):  # doit looks only where it starts workers
+            raise UsageError(f"-P {params['par_type']}: expected process or thread.")
         opened = opening.for_writing(request, say, may_create=self.may_create)
         doit_state.session = opened
         try:

@@ -311,10 +311,14 @@ def test_options_that_would_go_round_the_record_are_not_there(one, words):
     assert tree(one) == before
 
 
-def test_fewer_than_no_workers_are_an_error(one):
-    """doit would do nothing and say that all is well."""
-    refused = doit(one, "-n", "-1")
-    assert (refused.code, refused.err) == (3, "ERROR: -n -1: expected 0 or more.\n")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("-n", "-1"), "-n -1: expected 0 or more."), (("-P", "foo"), "-P foo: expected process or thread.")],
+)
+def test_workers_that_cannot_be_are_an_error(one, words, said):
+    """doit would do nothing, or take no notice, and say that all is well."""
+    refused = doit(one, *words)
+    assert (refused.code, refused.err) == (3, f"ERROR: {said}\n")
 
 
 def test_doit_clean_removes_nothing(one):
