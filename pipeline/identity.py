@@ -30,7 +30,7 @@ FORMATS: Mapping[str, int] = {
     "score": 2,
     "stats": 8,
     "costs": 1,
-    "report": 7,
+    "report": 8,
     "archive": 1,
     "index": 3,
 }

@@ -207,6 +207,18 @@ def test_the_emulator_s_answers_are_called_that(undrawn: Path) -> None:
     assert "No language model was asked" in made.html
 
 
+def test_the_methods_of_an_emulated_run_cannot_be_copied_as_if_a_model_had_been_asked(
+    undrawn: Path, plain: Made
+) -> None:
+    """ "We asked MODEL 24 questions" was offered for a paper although nobody had asked any model."""
+    made = make(undrawn, provider="emulator")
+    made.report()
+    methods = made.markdown.partition("Methods, ready to adapt")[2].partition("```text\n")[2]
+    assert methods.startswith("[No model was asked: the emulator stood in for lab/model-a, ")
+    assert "Model lab/model-a (not asked: the emulator stood in for it), prompt set" in made.markdown
+    assert "the emulator" not in plain.markdown.partition("How to cite and reproduce")[2]
+
+
 def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
     assert "engine overloaded" in large.markdown
     assert re.search(

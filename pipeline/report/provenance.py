@@ -185,7 +185,9 @@ def _citation(model: Model) -> str:
     requests = sha256("".join(part.sha256 for part in model.index.parts))[:_DIGITS]
     return (
         f"{model.name}{end} Trialmake {VERSION}, run {model.rid}, trial {model.slug}. "
-        f"Model {listed(model.models or ('unknown',))}, prompt set {model.prompt_set}, "
+        f"Model {listed(model.models or ('unknown',))}"
+        f"{' (not asked: the emulator stood in for it)' if model.provider == 'emulator' else ''}, "
+        f"prompt set {model.prompt_set}, "
         f"conditions {listed(model.conditions)}. "
         f"Requests: sha256 {requests} over {counted(len(model.index.parts), 'part')}."
     )
@@ -199,8 +201,16 @@ def _methods(model: Model) -> str:
     when = "[say whether they were fixed before the answers were seen]"  # nothing here can know
     margins = f" Margins of equivalence, in points: {listed(sizes)} {when}." if sizes else ""
     how = words.intervals(model)
+    asked = listed(model.models or ("the model",))
+    # Whoever copies the paragraph must trip over this: "We asked" would be untrue.
+    nobody = (
+        f"[No model was asked: the emulator stood in for {asked}, answering from the passages or with answers recorded "
+        "before.] "
+        if model.provider == "emulator"
+        else ""
+    )
     return (
-        f"We asked {listed(model.models or ('the model',))} {counted(questions, 'question')} under "
+        f"{nobody}We asked {asked} {counted(questions, 'question')} under "
         f"{counted(len(model.conditions), 'system prompt')} ({listed(model.conditions)}), "
         f"{counted(model.scores.samples, 'time')} each at temperature {listed(model.temps)}. Answers{taken} were "
         "scored by each benchmark's official rules, abstentions (Trialmake's patterns, version "
