@@ -43,6 +43,9 @@ from pipeline.workspace import Workspace
 
 Say = Callable[[str], None]
 
+_NAMES = frozenset(pattern.rpartition("/")[2] for pattern in traces.MANIFESTS)
+_SHOWN = 3  # manifests named in a message
+
 
 @dataclass(frozen=True)
 class Place:
@@ -94,8 +97,11 @@ def open_manifest(work: Workspace, slug: str, *, say: Say) -> None:
 
 
 def check(path: Path) -> list[str]:
-    """What opening the manifest at *path* would do, in sentences; writes nothing. Raises as `open_manifest`."""
-    opening = examine(_around(path))
+    """What opening the manifest at *path* would do, in sentences; writes nothing.
+
+    Raises as `open_manifest`, and UsageError where *path* is none and is not where one belongs.
+    """
+    opening = _asked_for(_around(path))
     return list(opening.said) or [
         f"{path.name}: a valid version {manifest.VERSION} manifest; opening it changes nothing."
     ]
@@ -104,7 +110,7 @@ def check(path: Path) -> list[str]:
 def migrate(path: Path) -> list[str]:
     """Upgrade or rebuild the manifest at *path* if that is needed, and say what was done.
 
-    Raises as `open_manifest`, and RunLocked while another process works on the run it belongs to.
+    Raises as `check`, and RunLocked while another process works on the run it belongs to.
     """
     place = _around(path)
     run = RunPaths(place.paths.root.parent)
@@ -115,10 +121,23 @@ def migrate(path: Path) -> list[str]:
 
 
 def _migrate(place: Place) -> list[str]:
-    opening = examine(place)
+    opening = _asked_for(place)
     if not opening.said:
         return [f"{place.path.name}: a valid version {manifest.VERSION} manifest; nothing was changed."]
     return [*opening.said, *_put(place.path, opening)]
+
+
+def _asked_for(place: Place) -> Opening:
+    """`examine` of what somebody named: nothing but a manifest's file gives way to a rebuilt manifest."""
+    opening = examine(place)
+    if opening.keep == CORRUPT and place.path.name not in _NAMES:
+        raise UsageError(
+            "is no manifest, and not called like one.",
+            where=str(place.path),
+            kept="Nothing was changed.",
+            hint=f"name a {place.paths.manifest.name}",
+        )
+    return opening
 
 
 def examine(place: Place) -> Opening:
@@ -237,18 +256,47 @@ def _in_run(work: Workspace, slug: str) -> Place:
 
 def _around(path: Path) -> Place:
     """The place of the manifest at *path*, in its run when there is one, else as far as its folder tells."""
-    path = path.absolute()
+    given, path = path, path.absolute()
     if fingerprints.kind(path) is None:
-        raise UsageError("there is no manifest.", where=str(path), hint="name a trial_manifest.json")
+        raise _no_manifest(given)
     paths = TrialPaths(path.parent.parent if path.parent.name == "results" else path.parent)
     run = RunPaths(paths.root.parent)
     if fingerprints.kind(run.record) is not None:
         work = workspace.open_run(run, restore.open_record(run, readonly=True, say=lambda _: None), readonly=True)
         if path == work.trial_paths(paths.slug).manifest and paths.slug in work.trials:
-            return _in_run(work, paths.slug)
+            return _in_run(work, paths.slug)  # here even a folder stands in a manifest's place, and gives way
+    if path.is_dir():
+        raise _folder(given)
     # A flat folder of the oldest kind is run and trial at once.
     named = [RunPaths(folder).rid for folder in (paths.root, run.root) if folder.name.startswith("run_")]
     return alone(path, paths, named[0] if named else run.rid or "unknown")
+
+
+def _folder(path: Path) -> UsageError:
+    """The error for a folder at *path*, with manifests in it: of a trial, of a run or of all runs."""
+    patterns = [f"{above}{pattern}" for above in ("", "*/") for pattern in (*_NAMES, *traces.MANIFESTS)]
+    there = sorted({found for pattern in patterns for found in path.glob(pattern)})
+    shown = [str(found) for found in there[:_SHOWN]] or [f"{path}/<trial>/results/trial_manifest.json"]
+    return UsageError(
+        "is a folder.",
+        where=str(path),
+        kept="Nothing was changed.",
+        hint=f"name the file: {' or '.join(shown)}{' or another' if len(there) > len(shown) else ''}",
+    )
+
+
+def _no_manifest(path: Path) -> UsageError:
+    """The error for a *path* where nothing stands; what stands where its folder belongs is named."""
+    file = next((parent for parent in path.parents if fingerprints.kind(parent) not in (None, "folder")), None)
+    if file is None or file.is_dir():
+        return UsageError("there is no manifest.", where=str(path), hint="name a trial_manifest.json")
+    remedy = f"name {file}" if file.name in _NAMES else f"move {file} away; doit resume does again what is missing then"
+    return UsageError(
+        f"there is no manifest: {file} is a {fingerprints.kind(file)} and stands where its folder belongs.",
+        where=str(path),
+        kept="Nothing was changed.",
+        hint=remedy,
+    )
 
 
 def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:

@@ -516,9 +516,75 @@ def test_jobs_that_a_torn_text_still_shows_are_kept(tmp_path: Path) -> None:
     assert manifest.load(path).document["jobs"] == {"t0_control": ["j1", None, "j3"], "t0_treatment": ["j4"]}
 
 
-def test_no_manifest_is_a_wrong_path(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        repair.check(tmp_path / "trial_manifest.json")
+ASKING = pytest.mark.parametrize("ask", [repair.check, repair.migrate])
+
+
+@ASKING
+def test_no_manifest_is_a_wrong_path(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    with pytest.raises(UsageError, match="there is no manifest"):
+        ask(tmp_path / "trial_manifest.json")
+
+
+@ASKING
+@pytest.mark.parametrize("above", [1, 2, 3, 4])
+def test_a_folder_is_not_taken_for_a_damaged_manifest(lab: Lab, above: int, ask: Callable[[Path], object]) -> None:
+    """History: the folder of a run, or of all runs, was renamed and a manifest written in its place."""
+    folder = lab.trial.manifest.relative_to(lab.root).parents[above - 1]
+    before = snapshot(lab.root)
+    with pytest.raises(UsageError, match="is a folder") as refused:
+        ask(folder)
+    assert refused.value.hint == f"name the file: experiments/run_{RID}/{SLUG}/results/trial_manifest.json"
+    assert snapshot(lab.root) == before
+
+
+@ASKING
+def test_a_folder_without_manifests_is_told_where_one_would_be(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    with pytest.raises(UsageError) as refused:
+        ask(tmp_path)
+    assert refused.value.hint == f"name the file: {tmp_path}/<trial>/results/trial_manifest.json"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_a_manifest_of_a_run_is_still_migrated(lab: Lab) -> None:
+    lab.trial.manifest.unlink()
+    lab.trial.manifest.mkdir()
+    assert "a folder stands in its place; rebuilt" in repair.check(lab.trial.manifest)[0]
+    assert repair.migrate(lab.trial.manifest)[-1] == f"the original is {kept(lab, 'corrupt')[0].name}."
+    assert lab.document()["stage_status"]["downloaded"]["status"] == "completed"
+
+
+@ASKING
+@pytest.mark.parametrize("name", ["run.json", "experiment.yaml", f"{SLUG}/results/predictions.csv"])
+def test_another_file_is_not_replaced_by_a_manifest(lab: Lab, name: str, ask: Callable[[Path], object]) -> None:
+    """History: it was kept under another name, and a manifest stood in its place: the run had lost its config."""
+    before = snapshot(lab.root)
+    with pytest.raises(UsageError, match="is no manifest, and not called like one"):
+        ask(lab.run.root / name)
+    after = snapshot(lab.root)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_copy_of_an_older_manifest_is_known_under_any_name(lab: Lab) -> None:
+    change(version_1)(lab.trial.manifest)
+    copy = lab.root / "copied.json"
+    shutil.copy(lab.trial.manifest, copy)
+    assert "version 1" in repair.check(copy)[0]
+
+
+@ASKING
+def test_a_file_where_the_folder_of_results_belongs_is_named(lab: Lab, ask: Callable[[Path], object]) -> None:
+    shutil.rmtree(lab.trial.results)
+    lab.trial.results.write_text("mine")
+    with pytest.raises(UsageError, match=f"{SLUG}/results is a file and stands where its folder belongs") as refused:
+        ask(lab.trial.manifest)
+    assert "move " in str(refused.value.hint)
+    assert lab.trial.results.read_text() == "mine"
+
+
+def test_a_step_too_far_below_a_manifest_is_not_told_to_move_it(lab: Lab) -> None:
+    with pytest.raises(UsageError) as refused:
+        repair.check(lab.trial.manifest / "jobs")
+    assert refused.value.hint == f"name {lab.trial.manifest}"
 
 
 # --- every cut, every bit, any document --------------------------------------------------------------
