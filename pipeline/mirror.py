@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import ledger
 from pipeline.ledger import Attempt, Ledger
 from pipeline.parts import Index, Part
-from pipeline.paths import TrialPaths
+from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import JobPhase
 
 PENDING = "pending"
@@ -44,6 +44,15 @@ def jobs(index: Index, paths: TrialPaths) -> dict[str, Any]:
             "errors": last.counts.get("failed") if last else None,
         }
     return {"datasets": datasets, "jobs": names, "job_status": states, "job_counts": counts}
+
+
+def states(index: Index, paths: TrialPaths) -> dict[str, str]:
+    """The block `job_status` alone; of a part whose results are here no ledger is read."""
+    return {part.part: _state(paths.part(part.part)) for part in index.parts}
+
+
+def _state(files: PartPaths) -> str:
+    return DOWNLOADED if files.results.is_file() else status(ledger.read(files.ledger).last)
 
 
 def _told(name: str) -> str | None:

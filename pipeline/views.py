@@ -5,11 +5,13 @@ Plain data first (for `--json` and for tests), text made from it second. Nothing
 
 from __future__ import annotations
 
+import fcntl
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from pipeline import done, fingerprints, graph, paths, traces, workspace
+from pipeline import done, fingerprints, graph, jsonl, mirror, paths, traces, workspace
 from pipeline.errors import DamagedArtifact, FutureVersion, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
@@ -19,6 +21,7 @@ Document = dict[str, Any]
 
 # What a decision already says; another recorded stage (failed, stopped, in progress) is worth showing.
 _IMPLIED = {"skip": "completed", "run": "pending"}
+_LOCK_BYTES = 4096  # of the lock's file; a holder's name has about fifty
 
 
 def runs() -> list[Document]:
@@ -51,7 +54,7 @@ def runs() -> list[Document]:
 
 
 def status(session: Session) -> Document:
-    """How far a run is: the decision of every cell, the recorded stage, and the jobs by state."""
+    """How far a run is: the decision of every cell, the recorded stage, and the jobs by state; who works on it now."""
     work = session.workspace
     cells = []
     for phase, slug in session.cells():
@@ -68,12 +71,13 @@ def status(session: Session) -> Document:
                 "duration_s": stage.duration_s if stage else None,
             }
         )
-    jobs = {slug: dict(Counter(work.manifest(slug).document["job_status"].values())) for slug in session.trials}
+    jobs = {slug: dict(Counter(_job_states(session, slug).values())) for slug in session.trials}
     return {
         "rid": work.rid,
         "folder": work.paths.root.as_posix(),
         "created_at": work.record.created_at,
         "config_changes": work.config_changes,
+        "at_work": _at_work(work.paths),
         "cells": cells,
         "jobs": jobs,
     }
@@ -90,6 +94,39 @@ def explain(session: Session, phase: str | None, trial: str | None) -> list[Docu
         if phase in (None, spec.name) and (trial in (None, slug) or not slug):
             explained.append(_explained(session, spec, slug))
     return explained
+
+
+def _job_states(session: Session, slug: str) -> Mapping[str, str]:
+    """Part -> how far its newest job is, by the ledgers: the manifest mirrors them later, or after a kill never.
+
+    Without a list of parts that can be used only the manifest is left to tell.
+    """
+    with suppress(DamagedArtifact):
+        if (index := session.workspace.index(slug)) is not None:
+            return mirror.states(index, session.workspace.trial_paths(slug))
+    recorded: Mapping[str, str] = session.workspace.manifest(slug).document["job_status"]
+    return recorded
+
+
+def _at_work(run: RunPaths) -> Document | None:
+    """The process that holds the run's lock, with the time it took it; None when nobody does, or none can be named.
+
+    A name alone proves nothing, since a killed process leaves its own behind. Who ends properly leaves none, and then
+    the lock is not tried: even a shared one, held for a moment, could turn away a process that starts just now.
+    """
+    try:
+        with open(run.lock, "rb") as stream:
+            named = stream.read(_LOCK_BYTES)
+            if not named:
+                return None
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = jsonl.loads(named)
+                return {"pid": int(holder["pid"]), "since": str(holder["since"])}
+    except (OSError, jsonl.BadJson, KeyError, TypeError, ValueError):
+        pass  # no lock was ever taken, it may not be looked at, or its holder is just writing its name
+    return None
 
 
 def _trouble(run: RunPaths, error: Exception) -> str | None:
@@ -160,6 +197,8 @@ def runs_text(found: list[Document]) -> Iterator[str]:
 def status_text(document: Document) -> Iterator[str]:
     """The run, then one line a cell, then the jobs of each trial."""
     yield f"run {document['rid']} in {document['folder']}, created {document['created_at']}"
+    if holder := document["at_work"]:
+        yield f"process {holder['pid']} works on it now, since {holder['since']}"
     yield from (f"config changed: {change}" for change in document["config_changes"])
     rows = []
     for cell in document["cells"]:

@@ -1,6 +1,7 @@
 """What the command line shows of runs is what is there, and showing it changes nothing."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -9,9 +10,10 @@ from faulty_disk import operations
 from ruamel.yaml import YAML
 from small_trial import CLOSED, OPEN, settings
 
-from pipeline import done, graph, jsonl, opening, request, sealed, views
+from pipeline import disk, done, graph, jsonl, ledger, opening, request, sealed, views
 from pipeline.errors import UnknownRun, UsageError
 from pipeline.paths import RunPaths
+from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
 
 RUN = RunPaths.of("r1")
 TRIAL = RUN.trial("small-default")
@@ -143,6 +145,65 @@ def test_status_tells_what_differs_in_the_config(built):
     found = look(views.status)
     assert found["config_changes"] == ["name: Ours -> Theirs"]
     assert "config changed: name: Ours -> Theirs" in lines(views.status_text(found))
+
+
+def accepted(part):
+    """A ledger that says the service has this part's job, as submit writes it before the manifest is."""
+    path, model = TRIAL.part(part).ledger, "accounts/fireworks/models/small"
+    sent = Submission("tm-1", "in", "out", TRIAL.part_requests(part), 2, model, part)
+    estimate = {"input_tokens": 1, "output_tokens": 1, "usd": None}
+    digest = disk.sha256_of(TRIAL.part_requests(part))[0]
+    ledger.intend(path, 1, sent, digest, Binding("fireworks", "lab", "https://service.invalid"), estimate)
+    job = Job("tm-1", "RUNNING", JobPhase.RUNNING, model, "in", "out")
+    ledger.accept(path, 1, Accepted(job, adopted=False))
+
+
+def test_jobs_are_counted_by_the_ledgers_not_by_the_manifest_that_mirrors_them_later(built):
+    """While submit ran, or after kill -9, it said "2 pending" below "1 of 2 parts have no accepted job"."""
+    accepted("t0_control_p01")
+    found = look(views.status)
+    assert [cell["reason"] for cell in found["cells"] if cell["phase"] == "submit"] == [
+        "1 of 2 parts have no accepted job, e.g. t0_treatment_p01"
+    ]
+    assert found["jobs"] == {"small-default": {"pending": 1, "running": 1}}
+    assert "jobs of small-default: 1 pending, 1 running" in lines(views.status_text(found))
+    disk.write_bytes(TRIAL.part("t0_treatment_p01").results, b"{}")
+    assert look(views.status)["jobs"] == {"small-default": {"downloaded": 1, "running": 1}}
+
+
+def test_without_a_list_of_parts_the_manifest_tells_of_jobs(built):
+    accepted("t0_control_p01")
+    TRIAL.index.write_bytes(b"{")
+    assert look(views.status)["jobs"] == {"small-default": {"pending": 2}}
+
+
+def test_status_names_the_process_that_works_on_the_run(built):
+    assert look(views.status)["at_work"] is None
+    opened = opening.for_writing(request.parse({"rid": "r1"}), print, may_create=False)
+    found = look(views.status)
+    opened.close()
+    assert found["at_work"]["pid"] == os.getpid()
+    said = f"process {os.getpid()} works on it now, since {found['at_work']['since']}"
+    assert lines(views.status_text(found)).splitlines()[1] == said
+    assert look(views.status)["at_work"] is None
+
+
+@pytest.mark.parametrize("name", [b'{"pid": 1, "since": "2026-01-01T00:00:00+00:00"}\n', b"", b"{"])
+def test_the_name_a_killed_process_left_in_the_lock_is_nobody(built, name):
+    """A process may have that number by now; it does not hold the lock."""
+    RUN.lock.write_bytes(name)
+    found = look(views.status)
+    assert found["at_work"] is None
+    assert "works on it now" not in lines(views.status_text(found))
+
+
+@pytest.mark.parametrize("name", [b"", b"{", b"[]", b'{"pid": "x", "since": 1}'])
+def test_a_lock_whose_holder_cannot_be_read_names_nobody(built, name):
+    opened = opening.for_writing(request.parse({"rid": "r1"}), print, may_create=False)
+    RUN.lock.write_bytes(name)
+    found = look(views.status)
+    opened.close()
+    assert found["at_work"] is None
 
 
 def test_a_failure_is_shown_beside_the_decision(built):
