@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
 from pipeline.report.model import Block, Json, blocks
-from pipeline.report.text import p_phrase, points, points_span
+from pipeline.report.text import listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 
 if TYPE_CHECKING:
@@ -43,12 +43,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Ending:
-    """The results of the trials that are finished; *usd* is None where a price is not known."""
+    """The results of the trials that are finished; *usd* is what those with a list price cost, None without any."""
 
     places: tuple[Place, ...]
     asked: int
     missing: int
     usd: float | None
+    unpriced: tuple[str, ...]  # models without a list price
     emulated: bool
 
     def lines(self) -> Iterator[Line]:
@@ -56,8 +57,7 @@ class Ending:
         if self.places:
             yield from self._by_place() if len(self.places) <= _PLACES else self._by_trial()
         yield f"missing: {self.missing or 'none'} of {self.asked:,} answers", "bad" if self.missing else "open"
-        cost = "not known, since a price is not" if self.usd is None else plain.usd(self.usd)
-        yield f"cost: {cost}{' by list price; the emulator charges nothing' if self.emulated else ''}", "open"
+        yield f"cost: {'; '.join(self._cost())}", "open"
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -65,8 +65,18 @@ class Ending:
             "verdicts": [vars(place) for place in self.places],
             "asked": self.asked,
             "missing": self.missing,
-            "usd": self.usd,
+            "usd": None if self.unpriced else self.usd,
+            "unpriced": list(self.unpriced),
         }
+
+    def _cost(self) -> Iterator[str]:
+        """What has a price is summed, what has none is named: it is unknown, not free."""
+        if self.usd is not None:
+            yield f"{plain.usd(self.usd)}{' by list price' if self.emulated or self.unpriced else ''}"
+        if self.unpriced:
+            yield f"no list price for {listed(self.unpriced)}: not counted"
+        if self.emulated:
+            yield "the emulator charges nothing"
 
     def _by_place(self) -> Iterator[Line]:
         heads = list(dict.fromkeys((place.trial, place.treatment, place.control) for place in self.places))
@@ -96,7 +106,8 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
     """What the finished trials *slugs* came to."""
     places: list[Place] = []
     asked = missing = 0
-    usd: float | None = 0.0
+    priced: list[float] = []
+    unpriced: dict[str, None] = {}
     ours = schema.load("significance.schema")["properties"]["schema_version"]["const"]
     for slug in slugs:
         paths = work.trial_paths(slug)
@@ -112,8 +123,13 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
         places += _places(slug, significance)
         asked += sum(part["rows"] for part in attempts["parts"])
         missing += sum(part["failed"] for part in attempts["parts"])
-        usd = None if usd is None or costs["usd"] is None else usd + costs["usd"]
-    return Ending(tuple(places), asked, missing, usd, work.config["provider"] == "emulator")
+        # Not by `usd`: the emulator's is 0 where a model has no list price, beside others that are example prices.
+        if costs["pricing"]["table_found"]:
+            priced.append(costs["usd"])
+        else:
+            unpriced[costs["pricing"]["model_key"]] = None
+    usd = None if unpriced and not priced else sum(priced)
+    return Ending(tuple(places), asked, missing, usd, tuple(unpriced), work.config["provider"] == "emulator")
 
 
 def _places(slug: str, significance: Json) -> Iterator[Place]:

@@ -1,7 +1,9 @@
 """The last words of a run: verdict, missing answers and cost, from the files that the reports were made of."""
 
+import re
 from types import SimpleNamespace
 
+import pytest
 from report_kit import Failure, better, make
 
 from pipeline.ending import ending
@@ -23,9 +25,42 @@ def test_verdict_missing_answers_and_cost_are_told_by_place(tmp_path):
         f"{kind}-book, temperature {temp}" for kind in ("Open", "Closed") for temp in ("0", "0.7")
     ]
     assert all(tone in ("good", "bad", "open") for _, tone in lines)
-    assert [line for line, _ in lines[5:]] == ["missing: 4 of 96 answers", "cost: not known, since a price is not"]
+    assert [line for line, _ in lines[5:]] == [
+        "missing: 4 of 96 answers",
+        "cost: no list price for lab/model-a: not counted",
+    ]
     assert all(line.isascii() for line, _ in lines)
     assert (found.as_json()["missing"], len(found.as_json()["verdicts"])) == (4, 4)
+
+
+PRICE = {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}
+
+
+@pytest.mark.parametrize(
+    ("provider", "priced", "expected"),
+    [
+        ("fireworks", ("lab/a", "lab/b"), r"cost: \$[\d.]+"),
+        ("fireworks", ("lab/a",), r"cost: \$[\d.]+ by list price; no list price for lab/b: not counted"),
+        ("fireworks", (), r"cost: no list price for lab/a and lab/b: not counted"),
+        ("emulator", ("lab/a", "lab/b"), r"cost: \$[\d.]+ by list price; the emulator charges nothing"),
+        (
+            "emulator",
+            ("lab/a",),
+            r"cost: \$[\d.]+ by list price; no list price for lab/b: not counted; the emulator charges nothing",
+        ),
+        ("emulator", (), r"cost: no list price for lab/a and lab/b: not counted; the emulator charges nothing"),
+    ],
+)
+def test_what_has_no_list_price_is_named_and_never_0(tmp_path, provider, priced, expected):
+    """An emulated run said "$0.00 by list price" where there was none, and a known sum was withheld beside others."""
+    made = make(tmp_path, provider=provider, models=("lab/a", "lab/b"), prices=dict.fromkeys(priced, PRICE))
+    work = SimpleNamespace(trial_paths=made.run.trial, config=made.config.values)
+    found = ending(work, ["a-set", "b-set"])
+    (cost,) = [line for line, _ in found.lines() if line.startswith("cost: ")]
+    assert re.fullmatch(expected, cost)
+    assert "$0.00" not in cost
+    assert (found.as_json()["usd"] is None) is (len(priced) < 2)
+    assert found.as_json()["unpriced"] == [name for name in ("lab/a", "lab/b") if name not in priced]
 
 
 def test_of_many_trials_each_has_one_line_best_first(tmp_path):

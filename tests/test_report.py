@@ -313,8 +313,22 @@ def test_equivalence_is_shown_with_the_interval_that_decides_it(large: Made) -> 
 def test_what_does_not_apply_is_a_dash(plain: Made, large: Made) -> None:
     for page in (plain.markdown, plain.html, large.markdown, large.html):
         assert not re.search(r"\bNone\b(?!\.)|\bnan\b|\binf\b", page)
-    assert "The cost is not known: no price for 'lab/model-a' under prices.models. It is not 0." in plain.markdown
+    assert "No list price for `lab/model-a` under prices.models: not counted. What was paid is not" in plain.markdown
     assert re.search(r"\| all \| 160 \| 0 \|.*\| – \|", plain.markdown)
+
+
+def test_a_model_without_a_list_price_costs_no_0_dollars(undrawn: Path) -> None:
+    """Emulated, it stood at $0.00 beside another's example price, in its report and in the overview."""
+    price = {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}
+    made = make(undrawn, provider="emulator", models=("lab/b", "lab/a"), prices={"lab/a": price})
+    made.report()
+    made.overview()
+    assert "No list price for `lab/b` under prices.models: not counted. The emulator charges nothing." in made.markdown
+    assert "$0.00" not in made.markdown
+    sent = made.run.aggregate_report.read_text().partition("What was sent")[2].partition("## ")[0]
+    assert re.search(r"\| b-set \| `lab/b` \| `set` \| 48 \| 0 \| – \|", sent)
+    assert re.search(r"\| a-set \| `lab/a` \| `set` \| 48 \| 0 \| \\\$[\d.]+ \|", sent)
+    assert "No list price for `lab/b`: not counted." in sent
 
 
 def test_an_unpriced_row_is_counted(undrawn: Path) -> None:

@@ -33,6 +33,7 @@ def index(run: RunPaths, config: Config, trials: Sequence[TrialPaths]) -> Outcom
 def _entries(paths: TrialPaths, trial: Trial) -> Iterator[Entry]:
     significance = read_significance(paths.significance)
     parts = jsonl.read_document(paths.attempts)["parts"]
+    costs = read_costs(paths.costs)
     for treatment in (significance["treatment"], *sorted(significance["contrasts"])):
         yield Entry(
             slug=paths.slug,
@@ -43,5 +44,6 @@ def _entries(paths: TrialPaths, trial: Trial) -> Iterator[Entry]:
             places={(b.type, b.temp): b for b in blocks(significance) if b.treatment == treatment},
             asked=sum(part["rows"] for part in parts),
             missing=sum(part["failed"] for part in parts),
-            usd=read_costs(paths.costs)["usd"],
+            # Emulated without a list price, the cost is 0: no number to stand beside another's example price.
+            usd=costs["usd"] if costs["pricing"]["table_found"] else None,
         )

@@ -17,6 +17,7 @@ from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import DamagedArtifact
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths
+from pipeline.report import text
 from pipeline.report.answers import AnswerFacts, Item, read_answers
 from pipeline.report.scores import KINDS, Chosen, Place, ScoreFacts, read_scores
 from pipeline.report.sent import Sent, read_sent
@@ -107,6 +108,10 @@ class Model:
     def of(self, treatment: str, kind: str | None = None) -> list[Block]:
         """The blocks of *treatment*, open book first, then by temperature; only those of type *kind* if given."""
         return [block for block in self.blocks if block.treatment == treatment and kind in (None, block.type)]
+
+    def usd(self, value: float | None) -> str:
+        """A sum of money; a dash without a list price, also where the emulator, which charges nothing, has 0."""
+        return text.usd(value if self.costs["pricing"]["table_found"] else None)
 
     def tests(self) -> int:
         """How many hypotheses the primary q-values are corrected for."""

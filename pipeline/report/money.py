@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.report import curves
-from pipeline.report.blocks import Block, Details, Heading, Line, Paragraph, Section, Table
+from pipeline.report.blocks import Block, Code, Details, Heading, Line, Paragraph, Section, Table
 from pipeline.report.model import Json, Model
 from pipeline.report.text import DASH, count, counted, number, percent, points, usd
 
@@ -22,15 +22,15 @@ def cost_effectiveness(model: Model) -> Section:
 
 def _cost(model: Model) -> Iterator[Block]:
     costs = model.costs
-    yield Paragraph(_price(costs))
+    yield Paragraph(_price(model))
     rows = [
-        _row(condition, costs["conditions"][condition])
+        _row(model, condition, costs["conditions"][condition])
         for condition in model.conditions
         if condition in costs["conditions"]
     ]
     yield Table(
         ("Condition", "#Counted", "#Unpriced", "#Prompt", "#Cached", "#Completion", "#Total tokens", "#US dollars"),
-        (*rows, _row("all", costs)),
+        (*rows, _row(model, "all", costs)),
         "Rows with token counts, rows without (they are not free, only unknown), tokens, and their price.",
     )
     attempts = costs["attempts"]
@@ -38,10 +38,10 @@ def _cost(model: Model) -> Iterator[Block]:
     yield Table(
         ("Expected against actual", "#US dollars"),
         (
-            ("estimated at most, before submission", usd(attempts["estimated_usd_at_most"])),
-            ("by the provider's own counts", usd(attempts["provider_usd"])),
-            ("the rows that count", usd(costs["usd"])),
-            ("spent on rows that do not count", usd(attempts["spent_on_unused_rows_usd"])),
+            ("estimated at most, before submission", model.usd(attempts["estimated_usd_at_most"])),
+            ("by the provider's own counts", model.usd(attempts["provider_usd"])),
+            ("the rows that count", model.usd(costs["usd"])),
+            ("spent on rows that do not count", model.usd(attempts["spent_on_unused_rows_usd"])),
         ),
         f"{counted(attempts['submissions'], 'submission')}."
         + ("" if counts else " The provider gave no counts for every one, so its total is not known."),
@@ -51,12 +51,13 @@ def _cost(model: Model) -> Iterator[Block]:
         yield Paragraph(f"{counted(model.answers.unknown, 'request')} came without token counts and are not drawn.")
 
 
-def _price(costs: Json) -> str:
-    price = costs["pricing"]
-    if costs["usd"] is None:
-        return f"The cost is not known: {price['reason'] or 'no reason was given'}. It is not 0."
+def _price(model: Model) -> Line:
+    costs, price = model.costs, model.costs["pricing"]
     if not price["table_found"]:
-        return f"{usd(costs['usd'])}: {price['reason']}."
+        unpriced = ("No list price for ", Code(price["model_key"]), " under prices.models: not counted")
+        if costs["usd"] is None:
+            return (*unpriced, ". What was paid is not known; it is not 0.")
+        return (*unpriced, ". The emulator charges nothing.")
     discounts = (
         f"{price['batch_discount']:.0%} off for batch mode" if costs["batch_discount_applied"] else "no discount"
     )
@@ -70,9 +71,9 @@ def _price(costs: Json) -> str:
     )
 
 
-def _row(name: str, money: Json) -> tuple[Line, ...]:
+def _row(model: Model, name: str, money: Json) -> tuple[Line, ...]:
     tokens = ("usage_records", "unpriced_rows", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens")
-    return (name, *(count(money[key]) for key in tokens), usd(money["usd"]))
+    return (name, *(count(money[key]) for key in tokens), model.usd(money["usd"]))
 
 
 def _cost_effectiveness(model: Model) -> Iterator[Block]:
@@ -85,8 +86,8 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
                 condition,
                 count(conditions[condition]["items"]),
                 number(conditions[condition]["correct_answers"], 0),
-                usd(conditions[condition]["usd_per_item"]),
-                usd(conditions[condition]["usd_per_correct_answer"]),
+                model.usd(conditions[condition]["usd_per_item"]),
+                model.usd(conditions[condition]["usd_per_correct_answer"]),
             )
             for condition in model.conditions
             if condition in conditions
@@ -119,7 +120,7 @@ def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
         return None
     base, gained = (em.value for em in ems if em is not None and em.value is not None)
     before, after = money[model.control]["usd"], money[treatment]["usd"]
-    if before is None or after is None:
+    if before is None or after is None or not model.costs["pricing"]["table_found"]:
         return None
     extra, gain = after - before, gained - base
     signed = f"−{usd(-extra)}" if extra < 0 else usd(extra)

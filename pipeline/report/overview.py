@@ -26,7 +26,7 @@ class Entry:
     places: Mapping[tuple[str, str], Compared]
     asked: int
     missing: int
-    usd: float | None
+    usd: float | None  # by list price; None without one
 
     @property
     def gain(self) -> float | None:
@@ -97,6 +97,9 @@ def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> Iterator[
         tuple(sent),
         "What was sent: requests, those without an answer, and what they cost.",
     )
+    if unpriced := sorted({entry.model for entry in entries if entry.usd is None}):
+        names = [piece for model in unpriced for piece in (", ", Code(model))][1:]
+        yield Paragraph(("No list price for ", *names, ": not counted."))
 
 
 def _best(entries: Sequence[Entry]) -> str:

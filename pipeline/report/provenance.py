@@ -22,7 +22,7 @@ from pipeline.report.blocks import (
     Table,
 )
 from pipeline.report.model import TYPES, Model
-from pipeline.report.text import DASH, count, counted, listed, sha256, usd
+from pipeline.report.text import DASH, count, counted, listed, sha256
 from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES
 from pipeline.version import VERSION
 
@@ -94,7 +94,7 @@ def _parts(model: Model) -> Iterator[Block]:
                 count(part["failed"]),
                 count(len(states)),
                 ", ".join(states).lower().replace("_", " ") or DASH,
-                usd(paid.get(part["part"])),
+                model.usd(paid.get(part["part"])),
                 Code(digests.get(part["part"], DASH)[:_DIGITS]),
             )
         )
