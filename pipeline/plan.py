@@ -18,6 +18,7 @@ from pipeline.decision import Decision, Question, Refuse, Repair, Skip
 from pipeline.done import inputs_changed
 from pipeline.errors import DamagedArtifact
 from pipeline.opening import config_path
+from pipeline.paths import RunPaths
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
 from pipeline.queue import budget
@@ -44,7 +45,8 @@ class Step:
 class Plan:
     """The steps in order, and what would be sent; *usd* is (low, expected, high), None for an unknown price.
 
-    *config* is what a run that does not exist yet would be made from. *committed_usd* is spent or may still be.
+    *cost* says it in words, *unpriced* names the models to be asked that have no price. *config* is what a run that
+    does not exist yet would be made from. *committed_usd* is spent or may still be.
     """
 
     rid: str
@@ -54,6 +56,8 @@ class Plan:
     input_tokens: int
     output_tokens: int
     usd: tuple[float, float, float] | None
+    cost: str
+    unpriced: tuple[str, ...]
     committed_usd: float | None
     max_usd: float | None
 
@@ -82,6 +86,8 @@ def plan(session: Session) -> Plan:
         input_tokens=planned.estimate.input_tokens,
         output_tokens=planned.estimate.output_expected,
         usd=planned.usd,
+        cost=planned.cost,
+        unpriced=planned.unpriced,
         committed_usd=_committed(work),
         max_usd=work.config["budget"]["max_usd"],
     )
@@ -187,7 +193,7 @@ def as_text(planned: Plan) -> Iterator[str]:
         yield "nothing would be sent"
         return
     sent = f"{planned.requests:,} requests would be sent, about {planned.input_tokens:,} tokens in and"
-    yield f"{sent} {planned.output_tokens:,} out, {budget.cost(planned.usd)}"
+    yield f"{sent} {planned.output_tokens:,} out, {planned.cost}"
     if planned.max_usd is not None:
         yield _limit(planned, planned.max_usd)
 
@@ -195,7 +201,8 @@ def as_text(planned: Plan) -> Iterator[str]:
 def _limit(planned: Plan, limit: float) -> str:
     """What `budget.max_usd` would say to it; what counts is the most it may cost."""
     if planned.usd is None or planned.committed_usd is None:
-        return "budget.max_usd cannot be kept without a price: nothing would be sent"
+        where = planned.config or RunPaths.of(planned.rid).config
+        return f"budget.max_usd cannot be kept without a price: nothing would be sent until {where} has one for each model"
     most = planned.usd[2] + planned.committed_usd
     before = f" with {plain.usd(planned.committed_usd)} spent or committed" if planned.committed_usd else ""
     verdict = "allows it" if most <= limit else "would stop it"

@@ -118,6 +118,19 @@ def test_an_unknown_price_is_not_a_price_of_0(folder):
     assert planned().usd is None
 
 
+def test_a_model_without_a_price_is_named_in_the_plan(folder):
+    configure(folder, prices={"models": {"smal": PRICES["models"]["lab/small"]}}, budget={"max_usd": 5})
+    found = planned()
+    said = "no price for lab/small (prices.models has 'smal'; did you mean 'small'?): not counted"
+    text = "\n".join(plan.as_text(found))
+    assert f"out, at an unknown price ({said})" in text
+    assert "nothing would be sent until experiment.yaml has one for each model" in text
+    assert plan.as_json(found)["unpriced"] == ("lab/small (prices.models has 'smal'; did you mean 'small'?)",)
+    start("prepare", "build")
+    text = "\n".join(plan.as_text(planned(rid="r1")))
+    assert "until experiments/run_r1/experiment.yaml has one for each model" in text
+
+
 def test_a_limit_of_items_is_counted(folder):
     assert planned(limit="1").requests == REQUESTS // 3
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from pipeline.queue.budget import NOTHING, Estimate, Planned, Price
 PRICED = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
 PRICE = Price(2e-6, 1e-5, 1e-6)
 UNKNOWN = Price(None, None, None)
+FROZEN = Path("experiments/run_r/experiment.yaml")
 INTENDED = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPT = Attempt(1, "j", "j-in", "j-out", "a" * 64, 4, "lab/small", Binding("f", "a", "e"), {"usd": 0.5}, INTENDED)
 
@@ -125,6 +127,32 @@ def test_a_plan_of_several_parts_has_one_price_or_none():
     assert Planned().usd == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("provider", ["fireworks", "emulator"])
+def test_a_model_without_a_price_is_named_and_its_cost_never_looks_like_nothing(tmp_path, provider):
+    """All requests were counted and one model's money; with no price at all it said "$0.00 to at most $0.00"."""
+    models = [{"id": "lab/small"}, {"id": "lab/large"}]
+    estimate = Estimate(10, 1000, 1200, 1500, 300, 1000)
+    one = checked(tmp_path, models=models, provider=provider, prices=PRICED)
+    prices = [Price.of(one, trial) for trial in one.trials]
+    both = Planned().with_part(estimate, prices[0]).with_part(estimate, prices[1]).with_part(estimate, prices[1])
+    assert both.cost == "for about $0.0054 ($0.0020 to at most $0.0130; no price for lab/large: not counted)"
+    assert (both.usd is None) is (provider == "fireworks")
+    none = checked(tmp_path, models=models, provider=provider)
+    alone = Planned().with_part(estimate, Price.of(none, none.trials[0]))
+    what = "at an unknown price" if provider == "fireworks" else "free with the emulator"
+    assert alone.cost == f"{what} (no price for lab/small: not counted)"
+
+
+def test_a_price_for_a_name_that_is_nearly_a_models_is_pointed_out(tmp_path):
+    """A price list may name models that are not asked; so it is no error, and was never told."""
+    price = PRICED["models"]["lab/small"]
+    found = checked(tmp_path, provider="fireworks", prices={"models": {"smal": price, "unlike": price}})
+    planned = Planned().with_part(NOTHING, Price.of(found, found.trials[0]))
+    assert "no price for lab/small (prices.models has 'smal'; did you mean 'small'?): not counted" in planned.cost
+    other = checked(tmp_path, provider="fireworks", prices={"models": {"unlike": price}})
+    assert Price.of(other, other.trials[0]).missing == "lab/small"
+
+
 # --- spent and committed --------------------------------------------------------------------------
 
 
@@ -169,23 +197,37 @@ def test_an_attempt_counts_with_its_estimate_until_the_provider_has_counted(chan
 def test_nothing_is_sent_that_might_pass_the_limit(tmp_path, limit, committed, planned, goes):
     found = checked(tmp_path, budget={"max_usd": limit})
     if goes:
-        budget.check(found, iter(committed), planned, "m-default/t0_control_p01")
+        budget.check(found, iter(committed), planned, "m-default/t0_control_p01", FROZEN)
         return
     with pytest.raises(BudgetExceeded) as stopped:
-        budget.check(found, iter(committed), planned, "m-default/t0_control_p01")
+        budget.check(found, iter(committed), planned, "m-default/t0_control_p01", FROZEN)
     assert str(stopped.value).startswith("m-default/t0_control_p01")
     assert "Nothing was sent for it." in str(stopped.value)
+    assert str(FROZEN) in stopped.value.hint
     assert stopped.value.exit_code == 76
 
 
 def test_the_stop_says_what_is_spent_what_it_may_cost_and_the_limit(tmp_path):
     said = r"part may cost \$1\.250*; with \$999\.50* spent and committed that passes budget\.max_usd = \$1,000\.0+\."
     with pytest.raises(BudgetExceeded, match=said):
-        budget.check(checked(tmp_path, budget={"max_usd": 1000}), [999.5], 1.25, "part")
+        budget.check(checked(tmp_path, budget={"max_usd": 1000}), [999.5], 1.25, "part", FROZEN)
 
 
 def test_a_limit_without_a_price_names_the_remedy(tmp_path):
-    with pytest.raises(
-        BudgetExceeded, match=r"budget.max_usd = 2 cannot be kept[\s\S]*add the model under prices.models"
-    ):
-        budget.check(checked(tmp_path, budget={"max_usd": 2}), [], None, "part")
+    with pytest.raises(BudgetExceeded, match=r"budget.max_usd = \$2.00 cannot be kept[\s\S]*add the model under"):
+        budget.check(checked(tmp_path, budget={"max_usd": 2}), [], None, "part", FROZEN)
+
+
+def test_a_limit_and_a_model_without_a_price_are_refused_by_name_and_file(tmp_path):
+    found = checked(tmp_path, provider="fireworks", budget={"max_usd": 2})
+    with pytest.raises(BudgetExceeded) as stopped:
+        budget.refuse_unpriced(found, found.trials, FROZEN, "doit resume rid=r")
+    assert stopped.value.exit_code == 76
+    assert str(stopped.value).splitlines() == [
+        f"{FROZEN}: budget.max_usd = $2.00 cannot be kept: no price for lab/small.",
+        "Nothing was sent. Results of running jobs are still collected.",
+        f"Next: add prices.models.small (input_per_mtok, output_per_mtok) to {FROZEN}, or set budget.max_usd: null "
+        "there; then doit resume rid=r",
+    ]
+    budget.refuse_unpriced(found, [], FROZEN, "")
+    budget.refuse_unpriced(checked(tmp_path, provider="fireworks"), found.trials, FROZEN, "")

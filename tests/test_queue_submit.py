@@ -459,14 +459,60 @@ def test_the_budget_counts_trials_that_are_not_driven_now():
         assert len(lab.jobs()) == 4
 
 
-def test_without_a_price_a_budget_cannot_be_kept():
-    with Lab(budget={"max_usd": 100.0}) as lab:
+def test_without_the_price_of_one_model_a_budget_cannot_be_kept_and_nothing_at_all_is_sent():
+    """The plan said so; but the run asked for a yes, and then sent and paid the other model's part of it."""
+    with Lab(TWO_TRIALS, prices=PRICED, budget={"max_usd": 100.0}) as lab:
         ending = lab.go()
         assert ending.error.exit_code == EXIT_BUDGET
-        assert "the price of its model is not known" in str(ending.error)
-        assert ending.asked[0].usd is None
-        assert ending.asked[0].cost == "at an unknown price"
-        assert lab.jobs() == []
+        assert [str(error) for error in ending.errors.values()] == [str(ending.error)] * 2
+        assert "budget.max_usd = $100.00 cannot be kept: no price for accounts/fireworks/models/n." in ending.text
+        assert f"add prices.models.n (input_per_mtok, output_per_mtok) to {lab.run.config}" in ending.error.hint
+        assert "new run" not in ending.text
+        assert ending.asked == [], "somebody was asked to agree to what would then be refused"
+        assert lab.calls() == []
+        lab.change(prices={"models": dict.fromkeys("mn", PRICED["models"]["m"])})
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_trial_without_a_price_is_no_obstacle_to_those_chosen_without_it():
+    with Lab(TWO_TRIALS, prices=PRICED, budget={"max_usd": 100.0}) as lab:
+        assert lab.go(trials=("m-p",)).done
+        assert len(lab.jobs()) == 4
+        assert lab.go("submit").errors.keys() == {("submit", "n-p")}
+        assert len(lab.jobs()) == 4
+
+
+def test_what_was_sent_without_a_price_counts_against_a_limit_that_is_set_later():
+    """Its cost is not known, so neither is what is left of the limit: nobody is asked, and the rest is not sent."""
+    with Lab(TWO_TRIALS, prices=PRICED) as lab:
+        assert lab.go("submit", trials=("n-p",)).done
+        lab.change(budget={"max_usd": 100.0})
+        ending = lab.go()
+        assert ending.asked == []
+        assert ending.errors.keys() == {("submit", "m-p")}, "results of n-p were not collected"
+        assert "no price for accounts/fireworks/models/n." in ending.text
+        assert len(lab.jobs()) == 4
+
+
+def test_jobs_that_run_are_collected_though_the_rest_has_no_price():
+    with Lab(TWO_TRIALS, prices=PRICED, queue={"max_concurrent_jobs": 1}) as lab:
+        lab.go("submit", wait=False)
+        lab.change(budget={"max_usd": 100.0})
+        ending = lab.go("submit")
+        assert ending.errors.keys() == {("submit", "m-p"), ("submit", "n-p")}
+        assert [book.last.ended is not None for book in lab.ledgers().values()] == [True]
+        assert len(lab.jobs()) == 1
+
+
+def test_a_run_that_has_all_its_results_needs_no_price():
+    with Lab(TWO_TRIALS, prices=PRICED) as lab:
+        assert lab.go().done
+        for slug in ("m-p", "n-p"):
+            lab.record(slug)
+        lab.change(budget={"max_usd": 1.0})
+        assert lab.go().done
+        lab.check()
 
 
 def test_new_attempts_are_within_the_budget_too():

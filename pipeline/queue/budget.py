@@ -6,12 +6,13 @@ limit that is sent. The provider's own counts replace the estimate as soon as a 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl, plain
+from pipeline import jsonl, plain, trials
 from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
@@ -29,20 +30,23 @@ _TYPICAL_SHARE = 0.3  # of the limit; short answers rarely use it all
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token of one model in batch mode; None where the price is not known."""
+    """US dollars per token of one model in batch mode; None where the price is not known.
+
+    *missing* names the model that has none in the config, which is no price of 0, though the emulator asks for none.
+    """
 
     input: float | None
     output: float | None
     cached: float | None
+    missing: str = ""
 
     @classmethod
     def of(cls, config: Config, trial: Trial) -> Price:
         """The batch price of the trial's model by the config; the emulator is free."""
-        if config["provider"] == "emulator" and not _listed(config, trial):
-            return cls(0.0, 0.0, 0.0)
         listed = _listed(config, trial)
         if listed is None:
-            return cls(None, None, None)
+            free = 0.0 if config["provider"] == "emulator" else None
+            return cls(free, free, free, _without_price(config, trial))
         prices = config["prices"]
         share = (1 - prices["batch_discount"]) / 1e6
         input_price = listed["input_per_mtok"] * share
@@ -93,30 +97,38 @@ NOTHING = Estimate(0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Planned:
-    """What an invocation is about to submit, all parts together; *usd* is (low, expected, high), None when unknown."""
+    """What an invocation is about to submit, all parts together; *usd* is (low, expected, high), None when unknown.
+
+    *listed* is the same for the models that have a price, None where none has; *unpriced* names the others.
+    """
 
     parts: int = 0
     estimate: Estimate = NOTHING
     usd: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
+    listed: tuple[float, float, float] | None = None
+    unpriced: tuple[str, ...] = ()
 
     def with_part(self, estimate: Estimate, price: Price) -> Planned:
         """The same and one part more."""
         usd = estimate.usd(price)
         total = None if usd is None or self.usd is None else add(self.usd, usd)
-        return Planned(self.parts + 1, self.estimate + estimate, total)
+        listed, unpriced = self.listed, self.unpriced
+        if price.missing:
+            unpriced = tuple(dict.fromkeys((*unpriced, price.missing)))
+        elif usd is not None:
+            listed = usd if listed is None else add(listed, usd)
+        return Planned(self.parts + 1, self.estimate + estimate, total, listed, unpriced)
 
     @property
     def cost(self) -> str:
-        """The price in words."""
-        return cost(self.usd)
-
-
-def cost(usd: tuple[float, float, float] | None) -> str:
-    """Low, expected and high costs in words."""
-    if usd is None:
-        return "at an unknown price"
-    low, expected, high = map(plain.usd, usd)
-    return f"for about {expected} ({low} to at most {high})"
+        """The price in words; a model without one is named, since what is not counted looks like nothing."""
+        notes = [f"no price for {name}: not counted" for name in self.unpriced]
+        usd = self.listed if self.unpriced else self.usd
+        if usd is not None:
+            low, expected, high = map(plain.usd, usd)
+            return f"for about {expected} ({'; '.join([f'{low} to at most {high}', *notes])})"
+        what = "at an unknown price" if self.usd is None else "free with the emulator"
+        return f"{what} ({'; '.join(notes)})" if notes else what
 
 
 def add(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -165,17 +177,20 @@ def spent(attempt: Attempt, price: Price) -> float | None:
     return usd
 
 
-def check(config: Config, committed: Iterable[float | None], planned: float | None, what: str) -> None:
-    """Raise BudgetExceeded when *planned* on top of what is *committed* would pass `budget.max_usd`."""
+def check(config: Config, committed: Iterable[float | None], planned: float | None, what: str, where: Path) -> None:
+    """Raise BudgetExceeded when *planned* on top of what is *committed* would pass `budget.max_usd`.
+
+    *where* is the run's frozen config: an edit of another file would not reach this run.
+    """
     limit = config["budget"]["max_usd"]
     if limit is None:
         return
     so_far = list(committed)
     if planned is None or None in so_far:
         raise BudgetExceeded(
-            f"{what}: the price of its model is not known, so budget.max_usd = {limit:g} cannot be kept.",
+            f"{what}: {_cannot_be_kept(limit)} while the price of a model is not known.",
             kept="Nothing was sent for it. Results of running jobs are still collected.",
-            hint="add the model under prices.models, or remove budget.max_usd",
+            hint=f"add the model under prices.models in {where}, or remove budget.max_usd there; then doit resume",
         )
     total = sum(usd for usd in so_far if usd is not None)
     if total + planned > limit:
@@ -183,11 +198,51 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
             f"{what} may cost {plain.usd(planned)}; with {plain.usd(total)} spent and committed that passes "
             f"budget.max_usd = {plain.usd(limit)}.",
             kept="Nothing was sent for it. Results of running jobs are still collected.",
-            hint="raise budget.max_usd in the run's experiment.yaml, then doit resume",
+            hint=f"raise budget.max_usd in {where}, then doit resume",
         )
+
+
+def refuse_unpriced(config: Config, unpriced: Iterable[Trial], where: Path, resume: str) -> None:
+    """Raise BudgetExceeded when there is a limit and a trial whose price, to be counted against it, nobody knows.
+
+    Of the whole run, not of that trial's parts: what the others cost would be spent towards a comparison that
+    then cannot be finished within the limit.
+    """
+    limit = config["budget"]["max_usd"]
+    models = {trial.model: trial for trial in unpriced}
+    if limit is None or not models:
+        return
+    names = [_without_price(config, trial) for trial in models.values()]
+    keys = [f"prices.models.{trial.alias}" for trial in models.values()]
+    raise BudgetExceeded(
+        f"{_cannot_be_kept(limit)}: no price for {'; '.join(names)}.",
+        where=str(where),
+        kept="Nothing was sent. Results of running jobs are still collected.",
+        hint=f"add {', '.join(keys)} (input_per_mtok, output_per_mtok) to {where}, or set budget.max_usd: null there; "
+        f"then {resume}",
+    )
+
+
+def _cannot_be_kept(limit: float) -> str:
+    return f"budget.max_usd = {plain.usd(limit)} cannot be kept"
 
 
 def _listed(config: Config, trial: Trial) -> Mapping[str, float] | None:
     models = config["prices"]["models"]
     found: Mapping[str, float] | None = models.get(trial.model) or models.get(trial.alias)
     return found
+
+
+def _without_price(config: Config, trial: Trial) -> str:
+    """The trial's model, which has no price, and the entry that may have been meant for it.
+
+    A price list may well name models that are not asked, so such an entry is no error by itself.
+    """
+    if not config["prices"]["models"]:
+        return trial.model
+    used = {name for model in config["models"] for name in (model["id"], trials.alias(model))}
+    strays = [name for name in config["prices"]["models"] if name not in used]
+    for wanted in (trial.alias, trial.model):
+        if close := difflib.get_close_matches(wanted, strays, n=1, cutoff=0.75):
+            return f"{trial.model} (prices.models has {close[0]!r}; did you mean {wanted!r}?)"
+    return trial.model

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pipeline import adopted, done, lock
-from pipeline.decision import Refuse
+from pipeline.decision import Refuse, Repair, Run
 from pipeline.errors import (
     AuthError,
     BudgetExceeded,
@@ -47,6 +47,7 @@ class Queue:
     _planned_usd: float | None = None  # expected for what this process was to submit
     _pace: Pace = field(default_factory=Pace)
     _unconfirmed: Refused | None = None  # the spending was not agreed to: nothing new is submitted by this process
+    _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
     _cut_short: int = 0  # passes in a row that ended because the provider was out of reach
@@ -104,7 +105,7 @@ class Queue:
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
-        self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, None, None
+        self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
         for slug in {work.paths.slug for work in todo}:
@@ -121,6 +122,8 @@ class Queue:
                     work.waiting_for = "your confirmation"
                 elif self._quota_full:
                     work.waiting_for = "the account's quota"
+                elif self._unpriced is not None:
+                    work.waiting_for = "a known price"
                 elif self._over_budget is None:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
             self._cut_short = 0
@@ -238,13 +241,41 @@ class Queue:
                     continue  # submitted before, or its raw files are here
                 price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
-            if planned.parts:
-                self._planned_usd = planned.usd[1] if planned.usd else None
-                try:
+            self._planned_usd = planned.usd[1] if planned.usd and planned.parts else None
+            try:
+                self._refuse_unpriced()
+                if planned.parts:
                     self.context.hands.allow_spending(planned)
-                except Refused as refused:
-                    # Kept for every trial that comes after the one that asked; running jobs are still collected.
-                    self._unconfirmed = refused
+            except BudgetExceeded as error:
+                self._unpriced = error
+            except Refused as refused:
+                # Kept for every trial that comes after the one that asked; running jobs are still collected.
+                self._unconfirmed = refused
+
+    def _refuse_unpriced(self) -> None:
+        """Raise BudgetExceeded when a limit cannot be kept for lack of a price: before anything is sent or agreed to.
+
+        Looked for in all that is to be sent and all that was: what was sent counts against the limit too.
+        """
+        config = self.workspace.config
+        if config["budget"]["max_usd"] is None:
+            return
+        unpriced = [trial for slug, trial in self.workspace.trials.items() if self._without_price(slug)]
+        resume = f"doit resume rid={self.workspace.rid}"
+        budget.refuse_unpriced(config, unpriced, self.workspace.paths.config, resume)
+
+    def _without_price(self, slug: str) -> bool:
+        """Whether what is to be sent of a trial, or was sent, has no price."""
+        price = Price.of(self.workspace.config, self.workspace.trials[slug])
+        if price.input is not None:
+            return False
+        parts = self._of(slug)
+        chosen = slug in (self.context.options.trials or self.workspace.trials)
+        to_send = any(not work.settled for work in parts)
+        if not parts and self.workspace.index(slug) is None:  # under `doit -n` another worker may just be building it
+            to_send = isinstance(done.decide("build", self.workspace, slug), Run | Repair)
+        sent = (attempt for trial, _, book in self.context.ledgers() if trial == slug for attempt in book.attempts)
+        return (chosen and to_send) or any(budget.spent(attempt, price) is None for attempt in sent)
 
     def _may_submit(self, work: Work) -> bool:
         return not self.context.options.trials or work.paths.slug in self.context.options.trials
@@ -265,7 +296,7 @@ class Queue:
                 for slug, _, book in self.context.ledgers()
                 for attempt in book.attempts
             ]
-        budget.check(self.workspace.config, self._committed, planned, what)
+        budget.check(self.workspace.config, self._committed, planned, what, self.workspace.paths.config)
         self._committed.append(planned)
 
     def _slots_free(self) -> int:
