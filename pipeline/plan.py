@@ -202,7 +202,7 @@ def _limit(planned: Plan, limit: float) -> str:
     """What `budget.max_usd` would say to it; what counts is the most it may cost."""
     if planned.usd is None or planned.committed_usd is None:
         where = planned.config or RunPaths.of(planned.rid).config
-        return f"budget.max_usd cannot be kept without a price: nothing would be sent until {where} has one for each model"
+        return f"budget.max_usd cannot be kept without a price: nothing would be sent until {where} has each model's"
     most = planned.usd[2] + planned.committed_usd
     before = f" with {plain.usd(planned.committed_usd)} spent or committed" if planned.committed_usd else ""
     verdict = "allows it" if most <= limit else "would stop it"

@@ -124,11 +124,11 @@ def test_a_model_without_a_price_is_named_in_the_plan(folder):
     said = "no price for lab/small (prices.models has 'smal'; did you mean 'small'?): not counted"
     text = "\n".join(plan.as_text(found))
     assert f"out, at an unknown price ({said})" in text
-    assert "nothing would be sent until experiment.yaml has one for each model" in text
+    assert "nothing would be sent until experiment.yaml has each model's" in text
     assert plan.as_json(found)["unpriced"] == ("lab/small (prices.models has 'smal'; did you mean 'small'?)",)
     start("prepare", "build")
     text = "\n".join(plan.as_text(planned(rid="r1")))
-    assert "until experiments/run_r1/experiment.yaml has one for each model" in text
+    assert "until experiments/run_r1/experiment.yaml has each model's" in text
 
 
 def test_a_limit_of_items_is_counted(folder):
