@@ -167,7 +167,8 @@ def test_jobs_are_counted_by_the_ledgers_not_by_the_manifest_that_mirrors_them_l
     ]
     assert found["jobs"] == {"small-default": {"pending": 1, "running": 1}}
     assert "jobs of small-default: 1 pending, 1 running" in lines(views.status_text(found))
-    disk.write_bytes(TRIAL.part("t0_treatment_p01").results, b"{}")
+    TRIAL.part("t0_treatment_p01").root.mkdir()
+    TRIAL.part("t0_treatment_p01").results.write_text("{}")
     assert look(views.status)["jobs"] == {"small-default": {"downloaded": 1, "running": 1}}
 
 
