@@ -31,8 +31,12 @@ _AGAINST = frozenset(("missing_differs", "n_small", "few_clusters", "uneven_clus
 
 @dataclass(frozen=True)
 class _Side:
-    """One condition of one trial; *control* is what the run calls its control."""
+    """One condition of one trial; *control* is what the run calls its control.
 
+    *name* is what it was asked for by, with the condition where that was left to us and the trial has several.
+    """
+
+    name: str
     run: RunPaths
     config: Settings
     control: str
@@ -55,7 +59,8 @@ def compare(first: str, second: str) -> Document:
     """`RID[:trial[:condition]]` against another, paired on shared items; the same document as `significance.json`.
 
     The first takes the place of the control; a condition defaults to the run's first treatment, settings are the
-    first run's. Raises UnknownRun, UsageError (also when a shared item is not the same question) or NotReady.
+    first run's. Where a trial has several treatments, the name in the document says which one was taken.
+    Raises UnknownRun, UsageError (also when a shared item is not the same question) or NotReady.
     """
     one, other = _side(first), _side(second)
     if (one.run, one.slug, one.condition) == (other.run, other.slug, other.condition):
@@ -72,7 +77,8 @@ def compare(first: str, second: str) -> Document:
 
     tables = [read_scores(path) for path in scores]
     settings = StatisticsSettings.of(one.config["statistics"])
-    document = compare_scores(tables[0], one.condition, tables[1], other.condition, settings, (first, second))
+    names = (one.name, other.name)
+    document = compare_scores(tables[0], one.condition, tables[1], other.condition, settings, names)
     document["warnings"] += _other_rules(one, other)
     return document
 
@@ -132,7 +138,9 @@ def _side(text: str) -> _Side:
     if slug not in trials:
         raise UsageError(f"run {rid} has no trial {slug!r}.", hint=f"trials are: {', '.join(trials)}")
     control, *treatments = trials[slug].conditions
-    return _Side(run, record.config, control, slug, condition or treatments[0])
+    if not condition and len(treatments) > 1:
+        text = f"{rid}:{slug}:{treatments[0]}"
+    return _Side(text, run, record.config, control, slug, condition or treatments[0])
 
 
 def _refuse_other_questions(one: _Side, other: _Side) -> None:
@@ -223,7 +231,7 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
         design_effect=told["design_effect"] or (ONE_CLUSTER if numbers["sd_delta"] else 1.0),
         clipped=power.CLIPPED in numbers["warnings"],
     )
-    document: Document = {"pilot": pilot, "temp": temp, "type": kind, "metric": metric}
+    document: Document = {"pilot": side.name, "temp": temp, "type": kind, "metric": metric}
     requests = wanted.requests
     if wanted.usd is not None:
         document["usd_per_request"] = price = _price_of_a_request(side.finished(side.files.costs))

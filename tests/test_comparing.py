@@ -187,6 +187,29 @@ def test_the_default_condition_is_the_trials_own_first_treatment(copy):
     assert em(comparing.compare("sets:model-a-long:wordy", "sets:model-a-short:terse"))["delta_mean"] == 0
 
 
+def three(rid, models=("lab/model-a",)):
+    """A run with two treatments, of which the first changes nothing."""
+
+    def answer(request, row):
+        right = int(request.item_id[1:]) <= {"control": 3, "brief": 3, "loud": 6}[request.condition]
+        return row["answers"][0] if right else "wrong"
+
+    return started(rid, answer, treatments=("brief", "loud"), models=models)
+
+
+def test_which_of_several_treatments_was_taken_is_said(copy):
+    """Of a trial with two treatments the first was taken without a word."""
+    three("m", models=("lab/model-a", "lab/model-b"))
+    document = comparing.compare("m:model-a-set", "m:model-b-set:loud")
+    assert (document["control"], document["treatment"]) == ("m:model-a-set:brief", "m:model-b-set:loud")
+    said = next(comparing.compare_text(document))
+    assert said == "m:model-b-set:loud minus m:model-a-set:brief, paired on shared items"
+    assert em(document)["delta_mean"] == 0.25
+    assert schema.problems_in(jsonl.dumps(document), "significance.schema") == []
+    assert comparing.compare("one", "m:model-a-set")["treatment"] == "m:model-a-set:brief"
+    assert comparing.compare("one", "m:model-a-set")["control"] == "one", "it has one treatment only"
+
+
 # --- power ------------------------------------------------------------------------------------------
 
 
@@ -263,6 +286,14 @@ def test_the_pilots_treatment_is_the_one_that_is_named(copy):
     assert comparing.power_from_pilot("three", None, None, "em", Wanted())["total_variance"] == 0
     with pytest.raises(UsageError, match=r"no treatment c(.|\n)*it has: a, b"):
         comparing.power_from_pilot("three:model-a-set:c", None, None, "em", Wanted())
+
+
+def test_the_plan_says_which_of_several_treatments_it_is_made_by(copy):
+    three("m")
+    planned = comparing.power_from_pilot("m", None, None, "em", Wanted())
+    assert planned["pilot"] == f"m:{TRIAL}:brief"
+    assert next(comparing.power_text(planned)).startswith(f"by em in m:{TRIAL}:brief at temperature 0")
+    assert comparing.power_from_pilot("one", None, None, "em", Wanted())["pilot"] == "one"
 
 
 def test_a_pilot_of_one_cluster_tells_nothing(copy):
