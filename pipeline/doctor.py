@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,12 +123,14 @@ def _sources(config: Config) -> Iterator[Finding]:
 
 
 def _prices(config: Config) -> Iterator[Finding]:
-    for trial in config.trials:
+    limited = config["budget"]["max_usd"] is not None
+    for trial in {trial.model: trial for trial in config.trials}.values():
         if Price.of(config, trial).input is None:
-            advice = f"add prices.models.{trial.alias}"
-            if config["budget"]["max_usd"] is not None:
-                advice += ": without it budget.max_usd cannot be kept and nothing is submitted"
-            yield Finding(f"price {trial.alias}", None, "not known: costs will be null", advice)
+            says = "not known: costs will be null"
+            if limited:
+                says = "not known: budget.max_usd cannot be kept, so nothing of the run would be sent, to no model"
+            advice = f"add prices.models.{trial.alias}" + (", or remove budget.max_usd" if limited else "")
+            yield Finding(f"price {trial.alias}", False if limited else None, says, advice)
 
 
 def _budget(config: Config) -> Iterator[Finding]:
@@ -141,6 +144,7 @@ def _budget(config: Config) -> Iterator[Finding]:
 def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Finding]:
     if config["provider"] == "emulator":
         yield Finding("provider", True, "the embedded emulator: no key, no network, no cost")
+        yield from _recordings(config)
         return
     variables = environment.variables()
     key = environment.fireworks_key(variables)
@@ -171,6 +175,29 @@ def _provider(config: Config, sleep: Callable[[float], object]) -> Iterator[Find
         yield _failed("account", error, "what the service said names the cause")
     finally:
         provider.close()
+
+
+def _recordings(config: Config) -> Iterator[Finding]:
+    """The files of answers that the emulator would give, read as it reads them: it does not start without them."""
+    from pipeline.emulator.answers.recorded import ClosedBook, ReplayedSystem
+    from pipeline.emulator.config import Replay
+
+    settings = config["emulator"]
+    files: list[tuple[str, Path, Callable[[], object]]] = []
+    if settings["recorded"]:
+        path = config.path(settings["recorded"])
+        files.append(("emulator.recorded", path, partial(ClosedBook, path)))
+    for condition, entry in settings["replay"].items():
+        path = config.path(entry["path"])
+        system = Replay(path, entry["system"])
+        files.append((f"emulator.replay.{condition}", path, partial(ReplayedSystem, system)))
+    for name, path, load in files:
+        try:
+            load()
+        except TrialmakeError as error:
+            yield _failed(name, error, f"mend the file, or change {name}")
+        else:
+            yield Finding(name, True, f"{path}: can be answered from")
 
 
 def _service(look: Callable[[str], Health], config: Config) -> Iterator[Finding]:

@@ -156,6 +156,53 @@ def test_the_emulator_needs_no_key(folder):
     assert found["source open"].says == "3 items (0 closed-book, 3 open-book)"
 
 
+ANSWERS = {
+    "recorded": ('{recorded: answers.json}', "emulator.recorded", '{"question": "Q?", "answers": {"control": ["a"]}}'),
+    "replay": ('{replay: {treatment: {path: answers.json}}}', "emulator.replay.treatment", '{"o1": "Isobel Tennant"}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "there is no such file"), ("[1]", "expected "), ("folder", "cannot be read")]
+)
+def test_answers_that_the_emulator_would_give_are_looked_for(folder, kind, content, said):
+    """It said "ready", and doit failed where the emulator was to start."""
+    setting, name, good = ANSWERS[kind]
+    config = run_kit.CONFIG.replace("{job_seconds: 0}", setting)
+    path = folder / "answers.json"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    found = examine(folder, config, key="")
+    assert failures(found) == [name]
+    assert "answers.json" in found[name].says
+    assert said in found[name].says
+    assert found[name].advice
+    path.rmdir() if content == "folder" else path.unlink(missing_ok=True)
+    path.write_text(good)
+    assert examine(folder, config, key="")[name].ok
+
+
+def test_with_a_limit_a_missing_price_keeps_the_whole_run_from_being_sent(folder):
+    """It said so as a remark, and "ready" below; that the run would send what has a price was true then."""
+    config = CONFIG.replace(f"[{{id: {MODEL}}}]", f"[{{id: {MODEL}}}, {{id: accounts/fireworks/models/large}}]")
+    found = examine(folder, config, key="")
+    assert failures(found) == ["price large", "key"]
+    assert "nothing of the run would be sent" in found["price large"].says
+    assert found["price large"].advice == "add prices.models.large, or remove budget.max_usd"
+
+
+def test_a_model_of_several_trials_is_missed_once(folder):
+    one = "{control: {text: Answer.}, treatment: {text: Answer well.}}"
+    config = CONFIG.replace(one, f"{one}, other: {one}").replace("small: {", "large: {")
+    config = config.replace("budget: {max_usd: 5}", "")
+    (folder / "experiment.yaml").write_text(config.replace("URL", "https://service.invalid"))
+    findings = doctor.examine(folder / "experiment.yaml", sleep=lambda _seconds: None)
+    assert [finding.ok for finding in findings if finding.name == "price small"] == [None]
+
+
 @pytest.mark.parametrize(
     ("change", "name", "ok", "words"),
     [
