@@ -273,6 +273,39 @@ def test_nothing_is_promised_of_data_that_can_show_nothing(undrawn: Path) -> Non
     assert "would have been found" not in "".join(said.values())
 
 
+def test_what_so_few_paragraphs_cannot_show_is_told(undrawn: Path) -> None:
+    """Of 7 paragraphs no p is below 2/2^7: 75 points were called a hint, as if the difference were too small."""
+
+    def answer(request: Any, row: dict[str, Any]) -> str:
+        number = int(request.item_id[1:])
+        if request.temp == "0":
+            return "wrong" if request.condition == "treatment" or number % 4 == 0 else row["answers"][0]
+        return row["answers"][0] if (number + 7 * (request.condition == "control")) % 5 else "wrong"
+
+    def told(paragraphs: int, temperatures: tuple[float, ...]) -> str:
+        folder = undrawn / f"{paragraphs} {len(temperatures)}"
+        folder.mkdir()
+        shared = {"is_unanswerable": False, "answers": ["gold"]}
+        items = [open_book(i, cluster=f"p{i % paragraphs}", **shared) for i in range(40)]
+        made = make(folder, answer, items=items, temperatures=temperatures)
+        made.report()
+        return made.markdown.partition("## Verdict")[2].partition("<details>")[0]
+
+    seven = told(7, (0, 0.3, 0.5, 0.7))
+    assert "Alone this would count; among 8 tests it does not; with 7 paragraphs none could." in seven
+    assert (
+        "with 7 paragraphs p cannot be below 0.016, so no difference, however large, can pass the correction for 8 "
+        "tests as the others came out." in seven
+    )
+    assert "With 7 paragraphs none could have been shown." in seven
+    assert "would have been found" not in seven
+    five = told(5, (0,))
+    assert "with 5 paragraphs p cannot be below 0.062, so no difference, however large, can count." in five
+    for enough in (told(10, (0, 0.3, 0.5, 0.7)), told(7, (0,))):
+        assert "cannot be below" not in enough
+        assert ": worse.** 0.0% right" in enough
+
+
 def test_a_point_is_no_certainty(undrawn: Path) -> None:
     made = make(undrawn, lambda request, row: "x", items=[*map(closed, range(35))])
     made.report()

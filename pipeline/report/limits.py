@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.custom_id import OPEN
 from pipeline.report.model import Block, Json, Model
 from pipeline.report.text import counted, listed, p_phrase, points
 from pipeline.report.verdict import TYPE_NAMES
+from pipeline.statistics.fdr import adjust
 
 FEW_CLUSTERS = 20  # below, cluster-robust intervals are too short (as in pipeline.statistics)
 FEW_ITEMS = 30  # below, any interval of a mean of rates is rough
@@ -31,9 +34,14 @@ class Size:
             metric["n_pairs"], cluster["n_clusters"] if shared else None, cluster["unit"] if kind == OPEN else "cluster"
         )
 
+    @property
+    def units(self) -> str:
+        """What the tests flip, counted: clusters where questions share some, else questions."""
+        return counted(self.questions, "question") if self.clusters is None else counted(self.clusters, str(self.unit))
+
     def __str__(self) -> str:
         questions = counted(self.questions, "question")
-        return questions if self.clusters is None else f"{questions} in {counted(self.clusters, str(self.unit))}"
+        return questions if self.clusters is None else f"{questions} in {self.units}"
 
 
 def limits(model: Model, treatment: str) -> list[str]:
@@ -85,8 +93,27 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
             "a few questions differ much more than the others, all the same way; test and interval err more often "
             "than they say."
         )
+    if lowest := out_of_reach(model, block):
+        correction = f"can pass the correction for {counted(model.tests(), 'test')} as the others came out"
+        what = "can count" if lowest >= model.alpha else correction
+        yield f"with {size.units} p cannot be below {lowest:.2g}, so no difference, however large, {what}."
     if _disagree(em, model.alpha):
         yield "the test and the interval disagree, which makes this a borderline case."
+
+
+def out_of_reach(model: Model, block: Block) -> float | None:
+    """The smallest p that so few units can give, where not even that would count; None where a difference could.
+
+    n units have 2^n sign patterns, so a two-sided p is at least 2 / 2^n. Whether that would pass also depends on the
+    other tests of the family, which are taken as they came out.
+    """
+    em = block.data["metrics"]["em"]
+    size = Size.of(em, block.type)
+    if em["primary"]["q_value"] is None or (units := size.clusters or size.questions) < 2:
+        return None  # of one unit there is nothing to test, which is said elsewhere
+    lowest = float(2.0 ** (1 - units))
+    others = [p for place, p in model.primary.items() if place != (block.treatment, block.temp, block.type, "em")]
+    return lowest if adjust(np.array([lowest, *others]))[0] >= model.alpha else None
 
 
 def spots(model: Model, blocks: Sequence[Block]) -> str:

@@ -109,6 +109,17 @@ class Model:
         """The blocks of *treatment*, open book first, then by temperature; only those of type *kind* if given."""
         return [block for block in self.blocks if block.treatment == treatment and kind in (None, block.type)]
 
+    @property
+    def primary(self) -> Mapping[tuple[str, str, str, str], float]:
+        """(treatment, temp, type, metric) -> p, for every primary test that was corrected for; twins count once."""
+        members = set(self.significance["fdr"]["families"].get("primary", {"members": ()})["members"])
+        return {
+            place: metric["primary"]["p_value"]
+            for block in self.blocks
+            for name, metric in block.metrics
+            if "/".join(place := (block.treatment, block.temp, block.type, name)) in members
+        }
+
     def usd(self, value: float | None) -> str:
         """A sum of money; a dash without a list price, also where the emulator, which charges nothing, has 0."""
         return text.usd(value if self.costs["pricing"]["table_found"] else None)

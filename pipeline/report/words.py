@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.report.blocks import Finding
-from pipeline.report.limits import Size, spots
+from pipeline.report.limits import Size, out_of_reach, spots
 from pipeline.report.model import Block, Json, Model
 from pipeline.report.text import counted, listed, p_phrase, percent, points, points_span, unsigned_points
 from pipeline.report.verdict import METRIC_WORDS, TYPE_NAMES, Verdict, judged
@@ -97,24 +97,27 @@ def _meaning(model: Model, block: Block, em: Json, verdict: Verdict) -> str:
         case Verdict.SAME:
             return "Every question came out the same."
         case Verdict.HINT_BETTER | Verdict.HINT_WORSE:
-            return f"Alone this would count; among {counted(model.tests(), 'test')} it does not."
+            none = f"; with {Size.of(em, block.type).units} none could" if out_of_reach(model, block) else ""
+            return f"Alone this would count; among {counted(model.tests(), 'test')} it does not{none}."
         case Verdict.EQUIVALENT:
             return f"Whatever difference there is lies within {within}."
         case Verdict.NOT_WORSE:
             return f"Not worse by more than {unsigned_points(margin)} points; whether it is better stays open."
         case Verdict.UNCLEAR:
             within = " within that interval" if em["primary"]["ci_95"] else ""
-            return f"No difference was shown, and none was ruled out{within}.{_reach(em['power'])}"
+            return f"No difference was shown, and none was ruled out{within}.{_reach(model, block, em)}"
     return "The test is not defined for these data."
 
 
-def _reach(power: Json) -> str:
-    """Which true difference such a run finds; one of more than 100 points is none."""
-    mde = power["mde_t"]
+def _reach(model: Model, block: Block, em: Json) -> str:
+    """Which true difference such a run finds; one of more than 100 points is none, nor is one no test can show."""
+    power, mde = em["power"], em["power"]["mde_t"]
     if mde is None:
         return ""
     if mde > 1:
         return " So few questions could hardly have shown any difference."
+    if out_of_reach(model, block):
+        return f" With {Size.of(em, block.type).units} none could have been shown."
     found = f"{unsigned_points(mde)} points or more would have been found in {power['power']:.0%} of such runs"
     return f" A true difference of {found}."
 
