@@ -309,7 +309,30 @@ def test_what_so_few_paragraphs_cannot_show_is_told(undrawn: Path) -> None:
 def test_a_point_is_no_certainty(undrawn: Path) -> None:
     made = make(undrawn, lambda request, row: "x", items=[*map(closed, range(35))])
     made.report()
+    made.overview()
     assert "all questions differ by the same, so the interval is a point. That is no certainty." in made.markdown
+    assert "Where an interval is a point, all questions or clusters" in made.run.aggregate_report.read_text()
+
+
+def test_without_a_variance_equivalence_is_not_tested_and_the_row_says_so(undrawn: Path) -> None:
+    """An interval from 0.0 to 0.0 lay within the margin, "the interval decides" was said, the verdict was a dash."""
+    made = make(undrawn, lambda request, row: "x", items=[*map(closed, range(3))], statistics={"margins": {"em": 0.02}})
+    made.report()
+    assert "| EM | ±2.0 | 0.0 | 0.0 to 0.0 | – | – | not tested: no variance |" in made.markdown
+    assert "it is a point, no certainty, and nothing is tested" in made.markdown
+
+
+def test_clusters_that_do_not_vary_are_no_certainty(undrawn: Path) -> None:
+    """Each passage had one question won and one lost: an interval from 0.0 to 0.0 stood there without a remark."""
+
+    def answer(request: Any, row: dict[str, Any]) -> str:
+        right = (int(request.item_id[1:]) // 25 == 0) == (request.condition == "control")
+        return row["answers"][0] if right else "wrong"
+
+    shared = {"is_unanswerable": False, "answers": ["gold"]}
+    made = make(undrawn, answer, items=[open_book(i, cluster=f"p{i % 25}", **shared) for i in range(50)])
+    made.report()
+    assert "all paragraphs differ by the same, so the interval is a point. That is no certainty." in made.markdown
 
 
 def test_a_few_clusters_that_hold_most_questions_are_told(undrawn: Path, plain: Made) -> None:

@@ -112,7 +112,8 @@ def _significance(model: Model) -> Iterator[Part]:
             rows,
             "Margins in points; they prove something only if set before the answers were seen. Two one-sided t tests, "
             "cluster-robust where clusters are. "
-            "The interval decides: equivalent when it lies within the margin, not worse when its bad end does.",
+            "The interval decides: equivalent when it lies within the margin, not worse when its bad end does. Where "
+            "all questions, or all clusters, differ by the same it is a point, no certainty, and nothing is tested.",
         )
         yield folded(tests, "Equivalence tests")
     else:
@@ -191,7 +192,7 @@ def _tost(model: Model, block: Block) -> Iterator[tuple[Line, ...]]:
         test = block.data["tost"][name]
         says = (
             "equivalent" if test["equivalent"] else "not worse" if test["non_inferior"]
-            else DASH if test["equivalent"] is None else "unclear"
+            else "unclear" if test["equivalent"] is not None else "not tested: no variance" if test["se"] == 0 else DASH
         )  # fmt: skip
         yield (
             where(model, block),

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.custom_id import OPEN
 from pipeline.report.model import Block, Json, Model
-from pipeline.report.text import counted, listed, p_phrase, points
+from pipeline.report.text import counted, is_point, listed, p_phrase, points
 from pipeline.report.verdict import TYPE_NAMES
 from pipeline.statistics.fdr import adjust
 
@@ -76,6 +76,8 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
     size = Size.of(em, block.type)
     if em["n_pairs"] > 1 and em["sd_delta"] == 0:
         yield "all questions differ by the same, so the interval is a point. That is no certainty."
+    elif is_point(em["primary"]["ci_95"]):
+        yield f"all {size.unit}s differ by the same, so the interval is a point. That is no certainty."
     elif size.clusters == 1:
         yield f"all questions share one {size.unit}, so there is nothing to test and no interval."
     elif size.clusters is not None and size.clusters < FEW_CLUSTERS:

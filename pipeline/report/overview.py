@@ -10,7 +10,7 @@ from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Para
 from pipeline.report.figures import Row, forest_of
 from pipeline.report.model import TYPES, Json
 from pipeline.report.model import Block as Compared
-from pipeline.report.text import DASH, NBSP, count, p_cell, percent, points, points_span, usd
+from pipeline.report.text import DASH, NBSP, count, is_point, p_cell, percent, points, points_span, usd
 from pipeline.report.verdict import TYPE_NAMES, judged
 
 
@@ -156,7 +156,10 @@ def _details(entries: Sequence[Entry], *, drawn: bool) -> list[Block]:
         alt = "Difference in exact match per trial, type and temperature, with 95% intervals."
         blocks.append(forest_of(lines, "trials", "Difference in EM, treatment − control, percentage points", alt))
     columns = ("Where", "Trial", "Verdict", "#Difference", "#95% CI", "#p", "#q", "#Control", "#Treatment", "#n")
-    blocks.append(folded(Table(columns, tuple(rows)), "All differences"))
+    caption = ""
+    if any(is_point(entry.em(place)["primary"]["ci_95"]) for entry in entries for place in entry.places):
+        caption = "Where an interval is a point, all questions or clusters differ by the same. That is no certainty."
+    blocks.append(folded(Table(columns, tuple(rows), caption), "All differences"))
     return blocks
 
 

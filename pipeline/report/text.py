@@ -45,6 +45,11 @@ def points_span(interval: Sequence[float] | None) -> str:
     return DASH if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
+def is_point(interval: Sequence[float] | None) -> bool:
+    """Whether *interval* has no width: nothing varied, which says nothing of other questions."""
+    return interval is not None and interval[0] == interval[1]
+
+
 def percent_span(interval: Sequence[float] | None) -> str:
     """[0.18, 0.36] -> "18.0 to 36.0"."""
     return DASH if interval is None else f"{_fixed(100 * interval[0], 1)} to {_fixed(100 * interval[1], 1)}"
