@@ -335,6 +335,17 @@ def test_clusters_that_do_not_vary_are_no_certainty(undrawn: Path) -> None:
     assert "all paragraphs differ by the same, so the interval is a point. That is no certainty." in made.markdown
 
 
+def test_a_design_effect_below_1_is_planned_with_as_1_and_that_is_said(undrawn: Path) -> None:
+    """The report had 1.00 where `cluster.design_effect` was 0.66, and nothing told why."""
+    made = make(undrawn, items=[open_book(i, is_unanswerable=False, answers=["gold"]) for i in range(60)])
+    made.report()
+    em = jsonl.read_document(made.paths.significance)["results"]["0"]["open"]["metrics"]["em"]
+    assert em["cluster"]["design_effect"] < 1 == em["power"]["design_effect"]
+    assert "Design effect: by how much shared clusters multiply them, taken as at least 1." in made.markdown
+    page = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text()
+    assert "`power.design_effect` (Miller 2024): `cluster.design_effect`, but at least 1" in page
+
+
 def test_a_few_clusters_that_hold_most_questions_are_told(undrawn: Path, plain: Made) -> None:
     made = make(undrawn, items=[open_book(i, cluster=f"passage {max(0, i - 30)}") for i in range(60)])
     made.report()

@@ -93,7 +93,8 @@ def _power(model: Model) -> Iterator[Part]:
         ),
         tuple(rows),
         f"MDE, the minimum detectable effect: the smallest true difference, in points, that {power_:.0%} of such runs "
-        f"would find at alpha {model.alpha:g}. n for: how many questions it takes to find that many points.",
+        f"would find at alpha {model.alpha:g}. n for: how many questions it takes to find that many points. "
+        "Design effect: by how much shared clusters multiply them, taken as at least 1.",
     )  # fmt: skip
     yield folded(found, "Detectable differences")
     if by_samples:
