@@ -11,6 +11,7 @@ provider (which is submit's work, not this file's).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
@@ -45,10 +46,12 @@ def earlier_tool(question: Question) -> Decision | None:
     standing = question.standing
     if standing is None:
         return None
+    if question.phase.name == "build" and (changed := provider_changed(question)) is not None:
+        return changed
     if question.phase.name == "build" and question.workspace.index(question.slug) is not None:
-        changed = requests_changed(question)
-        if changed is not None:
-            return Refuse(changed.reason)
+        requests = requests_changed(question)
+        if requests is not None:
+            return Refuse(requests.reason)
     return {"skip": Skip, "run": Run, "refuse": Refuse}[standing.verb](standing.reason)
 
 
@@ -127,6 +130,19 @@ def inputs_changed(question: Question) -> Decision | None:
     return _changed_input(question, question.stage.inputs)
 
 
+def provider_changed(question: Question) -> Decision | None:
+    """Another provider is named than the one that was asked: reports would say that it answered, and at its prices."""
+    work = question.workspace
+    now = work.config["provider"]
+    for slug in question.slugs:
+        if slug in work.trials and (asked := _provider_asked(work, slug, now)) != now:
+            return Refuse(
+                f"the provider of a submitted run cannot change (provider: {asked} -> {now}), since {asked} was asked: "
+                f"set it back; {_new_run(work)}"
+            )
+    return None
+
+
 # --- prepare and build: decided by the question files and the list of parts --------------------
 
 
@@ -139,7 +155,10 @@ def items_fixed(question: Question) -> Decision | None:
     changes = identity.differences({**old, "cluster": None}, {**new, "cluster": None})
     if not changes:
         return None
-    return Refuse(f"the items of a submitted run cannot change ({'; '.join(changes)}); {_new_run(question.workspace)}")
+    return Refuse(
+        f"the items of a submitted run cannot change ({'; '.join(changes)}): {_ways_on(question, old, new)}; "
+        f"{_new_run(question.workspace)}"
+    )
 
 
 def sources_changed(question: Question) -> Decision | None:
@@ -291,6 +310,39 @@ def _prepare_settings(question: Question) -> tuple[identity.Settings, identity.S
     return old, identity.of_prepare(question.workspace.config, digests)
 
 
+def _ways_on(question: Question, old: identity.Settings, new: identity.Settings) -> str:
+    """How to go on with the items of before: a config can be set back; of a file's old content there may be no copy."""
+    before = {source["dataset"]: source["sha256"] for source in old.get("sources", [])}
+    now = {source["dataset"]: source["sha256"] for source in new["sources"]}
+    kept = [{**source, "sha256": before.get(source["dataset"])} for source in new["sources"]]
+    if identity.differences(old, {**new, "sources": kept}):
+        return "set it back"
+    edited = [
+        Path(source["path"]).name
+        for source in question.workspace.config["sources"]
+        if now[source["dataset"]] != before[source["dataset"]]
+    ]
+    back = f"put {', '.join(edited)} back as {'they were' if len(edited) > 1 else 'it was'}"
+    if outputs_damaged(question):
+        return back
+    return f"{back}, or go on with the prepared items, which hold: doit resume rid={question.workspace.rid} from=build"
+
+
+def _provider_asked(workspace: Workspace, slug: str, now: str) -> str:
+    """The provider that the trial was submitted to; *now* where nothing was, or nothing speaks against it."""
+    stage = workspace.manifest(slug).stage
+    recorded = {workspace.record.config.get("provider", now)}
+    recorded |= {stage(name).settings.get("provider", now) for name in ("costs", "report")}
+    if recorded <= {now} or not (workspace.submitted(slug) or stage("downloaded").status == COMPLETED):
+        return now
+    # A ledger knows better than a record, which an earlier version let follow the config. It is read for a doubt only.
+    for name in workspace.sent_parts(slug):
+        binding = workspace.ledger(slug, name).attempts[0].binding
+        if binding.provider:
+            return "emulator" if binding.endpoint.startswith("emulator:") else binding.provider
+    return str(next(iter(recorded - {now})))
+
+
 def _sources_gone(question: Question) -> list[str]:
     return [name for name, digest in source_digests(question.workspace).items() if digest is None]
 
@@ -389,7 +441,7 @@ _RECORDED: tuple[Reason, ...] = (
 REASONS: dict[str, tuple[Reason, ...]] = {
     "prepare": (items_fixed, forced, not_recorded, sources_changed, outputs_damaged),
     "build": (
-        *(trial_renamed, index_missing, index_damaged, requests_changed),
+        *(trial_renamed, provider_changed, index_missing, index_damaged, requests_changed),
         *(inputs_foreign, forced, forgotten, prepared_changed, parts_damaged),
     ),
     "submit": (index_missing, index_damaged, results_here, model_unknown, parts_unsubmitted),
@@ -397,8 +449,8 @@ REASONS: dict[str, tuple[Reason, ...]] = {
     "parse": _RECORDED,
     "score": _RECORDED,
     "stats": _RECORDED,
-    "costs": _RECORDED,
-    "report": _RECORDED,
+    "costs": (provider_changed, *_RECORDED),
+    "report": (provider_changed, *_RECORDED),
     "archive": _RECORDED,
-    "index": _RECORDED,
+    "index": (provider_changed, *_RECORDED),
 }

@@ -6,6 +6,8 @@ stands in a row when the report would be written anew.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 from quick_folder import quick_folder
 from ruamel.yaml import YAML
-from run_kit import CONFIG, EVERY, ONE_TEMPERATURE, RID, TRIAL, Ran, doit, edit, files, reading, tiny
+from run_kit import CONFIG, EVERY, ONE_TEMPERATURE, RID, TRIAL, Ran, artifacts, doit, edit, files, reading, tiny
 
+from pipeline import jsonl, sealed
 from pipeline.emulator import history
 
 # "prepare refuses" and "build refuses": nothing runs, nothing is changed, the command for a new run is given.
@@ -30,7 +33,7 @@ prices.models.small.output_per_mtok = 9          | costs report                 
 prices.batch_discount = 0                        | costs report                   | -
 prices.cached_discount = 0                       | costs report                   | -
 prices.models.other.input_per_mtok = 9           | -                              | -
-provider = fireworks                             | costs report                   | -
+provider = fireworks                             | build refuses                  | -
 
 statistics.seed = 1                              | stats report                   | -
 statistics.alpha = 0.01                          | stats report                   | -
@@ -145,6 +148,72 @@ def test_an_edit_rebuilds_exactly_the_phases_that_use_the_setting(runs, place, v
             assert done.code == 2
             assert "for a new run: doit rid=NEW config=" in done.out
             assert files(folder, "decisions.jsonl") == before
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """What the phases wrote."""
+    return {name: content for name, content in artifacts(folder).items() if name != "experiment.yaml"}
+
+
+def test_a_report_never_names_a_provider_that_was_not_asked(runs):
+    """Named fireworks, an emulated run said so in its report, at list prices, and that a model had been asked."""
+    folder = runs.copy("finished")
+    edit(folder, "provider", "fireworks")
+    before, built = files(folder, "decisions.jsonl"), made(folder)
+    for words in ([], ["only=costs"], ["only=report"], ["only=index"], ["from=score", "force=report"]):
+        refused = doit(folder, *words)
+        assert (refused.code, refused.worked) == (2, [])
+        assert "(provider: emulator -> fireworks), since emulator was asked: set it back" in refused.out
+    assert files(folder, "decisions.jsonl") == before
+    (folder / "experiments" / f"run_{RID}" / "run.json").unlink()  # it is rebuilt from the edited config
+    assert doit(folder, "resume", f"rid={RID}").code == 2
+    assert made(folder) == built
+    edit(folder, "provider", "emulator")
+    assert doit(folder).worked == ["index"]  # of which the lost record told
+    assert made(folder) == built
+
+
+def test_the_provider_stays_also_where_the_ledgers_are_gone(runs):
+    folder = runs.copy("finished")
+    for ledger in (folder / "experiments" / f"run_{RID}").rglob("ledger.jsonl"):
+        ledger.unlink()
+    edit(folder, "provider", "fireworks")
+    assert doit(folder).code == 2
+
+
+def test_a_run_whose_record_follows_such_an_edit_can_be_set_right(runs):
+    """Earlier versions accepted it. The ledgers still say who was asked, and the report follows them again."""
+    folder = runs.copy("finished")
+    run = folder / "experiments" / f"run_{RID}"
+    edit(folder, "provider", "fireworks")
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["provider"] = "fireworks"
+    record["config_sha256"] = hashlib.sha256((run / "experiment.yaml").read_bytes()).hexdigest()
+    (run / "run.json").write_bytes(jsonl.dumps_pretty(sealed.sealed(record)))
+    assert doit(folder).code == 2
+    edit(folder, "provider", "emulator")
+    assert doit(folder).code == 0
+    assert json.loads((run / "run.json").read_text())["config"]["provider"] == "emulator"
+
+
+def test_an_edited_question_file_is_told_with_the_ways_to_go_on(runs):
+    folder = runs.copy("finished")
+    source, frozen = folder / "open.jsonl", f"experiments/run_{RID}/experiment.yaml"
+    old = source.read_bytes()
+    source.write_bytes(old.replace(b"1871", b"1872"))
+    new_run = f"for a new run: doit rid=NEW config={frozen}"
+    go_on = f"doit resume rid={RID} from=build"
+    reason = doit(folder).decisions["prepare", ""][1]
+    assert reason.endswith(
+        f": put open.jsonl back as it was, or go on with the prepared items, which hold: {go_on}; {new_run}"
+    )
+    assert doit(folder, *go_on.split()[1:], "force=score").worked == ["score"]
+    (folder / "experiments" / f"run_{RID}" / "prepared" / "open_book.jsonl").unlink()
+    assert doit(folder).decisions["prepare", ""][1].endswith(f": put open.jsonl back as it was; {new_run}")
+    source.write_bytes(old)
+    assert doit(folder).worked == ["prepare"]
+    edit(folder, "sources.0.limit", 1)
+    assert doit(folder).decisions["prepare", ""][1].endswith(f": set it back; {new_run}")
 
 
 def test_an_edit_that_nothing_depends_on_is_told_once(runs):
