@@ -56,6 +56,10 @@ _ENDINGS: dict[type[KeyboardInterrupt], tuple[str, int]] = {
 
 
 def _on_sigterm(_signal: int, _frame: object) -> None:
+    session = doit_state.session
+    if session is not None and os.getpid() != session.pid:
+        # doit ends the workers of `-n` so, some of them while they are ending by Ctrl-C: there is nobody left to tell.
+        os._exit(EXIT_SIGTERM)
     raise _Terminated
 
 

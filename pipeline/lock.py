@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,15 +25,26 @@ _REMEDY = "free space on the run's disk, or make its folder writable"
 
 _held: set[int] = set()
 _holder_pid = 0  # the process that opened what is in _held
+_blocked_before: set[int] = set()  # which signals were, while a child is forked
+
+
+def _block_signals() -> None:
+    """A Ctrl-C while the child forgets the lock would be lost, and leave one that holds it and watches nobody."""
+    _blocked_before.update(signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)))
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_before)
+    _blocked_before.clear()
 
 
 def _forget_in_child() -> None:
-    if not _held:
-        return
-    # Closing the child's copy leaves the parent's lock alone and lets it end with the parent.
-    while _held:
-        os.close(_held.pop())
-    threading.Thread(target=_end_with, args=(_holder_pid,), daemon=True).start()
+    if _held:
+        # Closing the child's copy leaves the parent's lock alone and lets it end with the parent.
+        while _held:
+            os.close(_held.pop())
+        threading.Thread(target=_end_with, args=(_holder_pid,), daemon=True).start()
+    _unblock_signals()
 
 
 def _end_with(parent: int) -> None:
@@ -42,7 +54,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_forget_in_child)
 
 
 @contextmanager

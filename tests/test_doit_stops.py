@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from quick_folder import quick_folder
@@ -281,3 +282,22 @@ def test_a_killed_worker_ends_the_run_instead_of_being_waited_for(states):
     assert f"Next: doit resume rid={RID}" in ended.err
     assert doit(folder, "resume", f"rid={RID}", "to=costs").code == 0
     assert leftovers(folder) == []
+
+
+def test_ctrl_c_under_n_is_told_without_a_traceback(states):
+    """The terminal tells every process, and doit ends the workers too: a worker that was ending showed its stack."""
+    config = two_trials(ONE_TEMPERATURE).replace("job_seconds: 0", "job_seconds: 60")
+    folder = tiny(states.base / "ctrl-c", config)
+    assert doit(folder, *START, "to=build").code == 0
+    chance = random.Random(5)
+    for _ in range(4):
+        command = [sys.executable, "-m", "doit", "-n", "2", f"rid={RID}", "to=download"]
+        options = {"cwd": folder, "env": environment(), "text": True, "start_new_session": True}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
+            shown = next(line for line in process.stdout if line.startswith(("submit", "download")))
+            time.sleep(chance.random() / 2)
+            os.killpg(process.pid, signal.SIGINT)
+            shown += process.stdout.read()
+        assert process.returncode == 130, shown
+        assert "stopped by Ctrl-C." in shown
+        assert "Traceback" not in shown
