@@ -7,6 +7,7 @@ that will be shown, each cut to `LONGEST` characters.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ from pipeline.phases.parse import ERROR, PREDICTION_COLUMNS, TRUNCATED
 from pipeline.report.scores import temp_key
 
 LONGEST = 1_200  # characters of an answer, a question or a passage that are shown
-_ERROR_LENGTH = 200  # characters of a provider's error message that are kept
-_DISTINCT_ERRORS = 1_000  # messages may hold ids of their own, so that no two are equal
+_ERROR_LENGTH = 200  # characters of a provider's error message that are shown
+_ERROR_READ = 2_000  # characters of one that are looked at
+_DISTINCT_ERRORS = 1_000  # reasons that are told apart
 
 Item = tuple[str, str, str]  # type, dataset, item id
 
@@ -63,7 +65,10 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerFacts:
-    """*tokens* maps (condition, column) to how often each number occurs; *unknown* counts rows without numbers."""
+    """*tokens* maps (condition, column) to how often each number occurs; *unknown* counts rows without numbers.
+
+    *errors* counts the provider's messages; those that differ in ids and numbers only are one, with `…` in their place.
+    """
 
     counts: Mapping[Group, Counts]
     tokens: Mapping[tuple[str, str], Counter[int]]
@@ -79,7 +84,7 @@ def read_answers(path: Path, wanted: Collection[Item]) -> AnswerFacts:
     """
     counts: dict[Group, Counts] = defaultdict(Counts)
     tokens: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-    errors: Counter[str] = Counter()
+    errors = _Reasons()
     answers: dict[tuple[Item, str, str], Counter[Answer]] = defaultdict(Counter)
     temps: dict[str, str] = {}
     unknown = 0
@@ -91,8 +96,8 @@ def read_answers(path: Path, wanted: Collection[Item]) -> AnswerFacts:
         group.truncated += status == TRUNCATED
         if status == ERROR:
             group.missing += 1
-            message = unguard(cells[_COLUMNS["error"]])[:_ERROR_LENGTH]
-            errors[message if message in errors or len(errors) < _DISTINCT_ERRORS else "other errors"] += 1
+            ids = (unguard(cells[_COLUMNS[name]]) for name in ("custom_id", "item_id"))
+            errors.add(unguard(cells[_COLUMNS["error"]])[:_ERROR_READ], *ids)
         for column in ("prompt_tokens", "completion_tokens"):
             if number := cells[_COLUMNS[column]]:
                 tokens[condition, column][int(number)] += 1
@@ -103,7 +108,48 @@ def read_answers(path: Path, wanted: Collection[Item]) -> AnswerFacts:
             text = unguard(cells[_COLUMNS["error" if status == ERROR else "response_text"]])
             answers[item, temp, condition][Answer(status, text[:LONGEST], len(text), hash(text))] += 1
     # Counter.most_common keeps the order of first sight among equals: the file's order, so it is the same each time.
-    return AnswerFacts(counts, tokens, unknown, errors, {key: seen.most_common() for key, seen in answers.items()})
+    by_place = {key: seen.most_common() for key, seen in answers.items()}
+    return AnswerFacts(counts, tokens, unknown, errors.counted(), by_place)
+
+
+# What tells two messages of one reason apart: a word with a digit in it, but no HTTP status, which is a reason.
+_VARYING = re.compile(r"(?<![\w-])(?![45]\d\d(?![\w-]))([\w-]*\d[\w-]*)")
+
+
+class _Reasons:
+    """The provider's messages, counted by their text without ids and numbers: one a question would be one a line."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, ...], tuple[list[str], int]] = {}
+        self._others = 0
+
+    def add(self, message: str, *ids: str) -> None:
+        """Count *message*, which may name one of the row's *ids*."""
+        pieces = _pieces(message, ids)
+        key = tuple(pieces[::2])
+        if key not in self._seen and len(self._seen) >= _DISTINCT_ERRORS:
+            self._others += 1
+            return
+        before, times = self._seen.get(key, (pieces, 0))
+        if before != pieces:
+            pieces = [one if one == other else "…" for one, other in zip(before, pieces, strict=True)]
+        self._seen[key] = pieces, times + 1
+
+    def counted(self) -> Counter[str]:
+        """How often each reason was given, as it is shown."""
+        found: Counter[str] = Counter()
+        for pieces, times in self._seen.values():
+            found["".join(pieces)[:_ERROR_LENGTH]] += times
+        return found + Counter({"other errors": self._others})
+
+
+def _pieces(message: str, ids: Sequence[str]) -> list[str]:
+    """Text that stays and text that varies, taking turns; the first of *ids* that is a word of *message* varies."""
+    for name in filter(None, ids):
+        before, found, after = message.partition(name)
+        if found and not before[-1:].isalnum() and not after[:1].isalnum():
+            return [*_VARYING.split(before), found, *_VARYING.split(after)]
+    return _VARYING.split(message)
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

@@ -132,4 +132,7 @@ def _errors(model: Model) -> Iterator[Block]:
     rows = tuple((Code(text or DASH), count(times)) for text, times in reasons[:_ERRORS_SHOWN])
     rest = sum(times for _, times in reasons[_ERRORS_SHOWN:])
     more = (("other reasons", count(rest)),) if rest else ()
-    yield Table(("Reason given", "#Requests"), rows + more, "Why answers are missing, in the provider's words.")
+    differs = "; … is what differs from message to message" if any("…" in text for text, _ in reasons) else ""
+    yield Table(
+        ("Reason given", "#Requests"), rows + more, f"Why answers are missing, in the provider's words{differs}."
+    )
