@@ -18,7 +18,7 @@ import pytest
 from markdown_it import MarkdownIt
 from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, open_book
 
-from pipeline import jsonl
+from pipeline import custom_id, jsonl
 from pipeline.errors import DamagedArtifact
 from pipeline.plain import visible
 from pipeline.report import plot, text
@@ -225,6 +225,33 @@ def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
         r"0 answers of control and 6 of cot are missing .* would be .\d+\.\d points; all for it", large.markdown
     )
     assert "| Open-book | 0 | cot | 60 | 54 | 6 | 0 |" in large.markdown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            lambda request: f"no answer is recorded for item {request.item_id!r} of {request.condition!r}",
+            {"no answer is recorded for item '…' of 'control'": 3, "no answer is recorded for item '…' of 'cot'": 3},
+        ),
+        (
+            lambda r: f"{r.item_id}: HTTP {503 if r.condition == 'cot' else 500}, request 0a{ord(r.item_id[-1])}",
+            {"…: HTTP 500, request …": 3, "…: HTTP 503, request …": 3},
+        ),
+        (lambda request: "gpt-oss-120b is overloaded, error 7", {"gpt-oss-120b is overloaded, error 7": 6}),
+        (lambda request: f"lost {custom_id.join(request)}", {"lost …": 6}),
+    ],
+)  # fmt: skip
+def test_missing_answers_are_counted_by_their_reason(undrawn: Path, said: Any, shown: dict[str, int]) -> None:
+    """One line an item id, and then "other reasons 1,900", told nothing."""
+    names = ["who wrote it", "where-is-it", "o-3"]  # not every id holds a digit
+    items = [closed(number, id=name) for number, name in enumerate(names)]
+    made = make(undrawn, lambda request, row: Failure(said(request)), items=items, treatments=("cot",))
+    made.report()
+    table = made.markdown.partition("Why answers are missing")[2].partition("###")[0]
+    rows = re.findall(r"^\| `500: (.+)` \| (\d+) \|$", table, re.MULTILINE)
+    assert {text: int(times) for text, times in rows} == shown
+    assert ("differs from message to message" in table) is ("…" in "".join(shown))
 
 
 def test_each_mean_stands_between_its_bounds(large: Made, plain: Made) -> None:
@@ -657,10 +684,33 @@ def test_trials_stand_best_first_and_link_their_reports(large: Made) -> None:
     assert links == ["a-set/reports/report.html", "b-set/reports/report.html"] * 2
     assert markdown.index("[a-set](<a-set/reports/report.md>) | brief") < markdown.index("| cot |")
     assert "Confirm a choice on new questions" in markdown
-    assert "**Of 4 treatments, a-set with brief comes first: +" in markdown
+    assert "**Of 4 treatments, a-set with brief and b-set with brief come first, equal: +" in markdown
     assert "| b-set | `lab/b` | `set` | " in markdown.partition("What was sent")[2]
     assert "figures/" not in markdown
     assert (large.run.root / links[0]).is_file()
+
+
+def test_of_equal_treatments_none_comes_first(undrawn: Path) -> None:
+    """Of two equal trials the one whose name is first in the alphabet was said to come first."""
+    made = make(undrawn, models=("lab/b", "lab/a"), items=[*map(closed, range(12))])
+    made.overview()
+    told = made.run.aggregate_report.read_text()
+    assert "**Of 2 treatments, a-set with treatment and b-set with treatment come first, equal: +" in told
+    assert "comes first:" not in told
+    (undrawn / "other").mkdir()
+    made = make(
+        undrawn / "other", lambda r, row: better(r, row) if r.condition != "cot" else "x", treatments=("a", "cot")
+    )
+    made.overview()
+    assert "**Of 2 treatments, model-a-set with a comes first: +" in made.run.aggregate_report.read_text()
+
+
+def test_types_that_were_not_asked_are_not_named_beside_prices(undrawn: Path, large: Made) -> None:
+    price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
+    made = make(undrawn, items=[*map(closed, range(12))], prices=price)
+    made.report()
+    assert "Over all questions. No price per point where nothing was gained." in made.markdown
+    assert "Over all questions of both types. No price" in large.markdown
 
 
 def test_a_trial_without_a_difference_comes_last() -> None:

@@ -107,7 +107,8 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
                 "#US dollars per point gained",
             ),
             tuple(rows),
-            "Over all questions of both types. No price per point where nothing was gained.",
+            f"Over all questions{' of both types' if len({block.type for block in model.blocks}) > 1 else ''}. "
+            "No price per point where nothing was gained.",
         )
     else:
         yield Details("Not shown", (Paragraph("A price per point needs priced rows and scores in both conditions."),))

@@ -10,8 +10,10 @@ from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Para
 from pipeline.report.figures import Row, forest_of
 from pipeline.report.model import TYPES, Json
 from pipeline.report.model import Block as Compared
-from pipeline.report.text import DASH, NBSP, count, is_point, p_cell, percent, points, points_span, usd
+from pipeline.report.text import DASH, NBSP, count, is_point, listed, p_cell, percent, points, points_span, usd
 from pipeline.report.verdict import TYPE_NAMES, judged
+
+_NAMED = 3  # treatments that share the first place
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> Iterator[
         ("Trial", "Treatment", "#Mean", *(f"#{_named(place)}" for place in places)),
         tuple(rows),
         "Difference in right answers (EM) between treatment and control, percentage points, with the verdict; ranked "
-        "by the mean over the columns. Each name leads to its report.",
+        "by the mean over the columns, equal ones by name. Each name leads to its report.",
         wraps=True,
     )
     if len(entries) > 1:
@@ -112,9 +114,16 @@ def _best(entries: Sequence[Entry]) -> str:
     over = "" if len(first.places) == 1 else f" on average over {len(first.places)} types and temperatures ({verdicts})"
     alone = f" ({verdicts.removesuffix(' at 1')})" if len(first.places) == 1 else ""
     name = f"{first.slug} with {first.treatment}"
+    lead = "No treatment gave more right answers than its control. " if points(first.gain)[:1] != "+" else ""
+    alike = [f"{entry.slug} with {entry.treatment}" for entry in entries if points(entry.gain) == points(first.gain)]
+    if len(alike) > 1:  # as they are shown: a digit that nobody sees puts none before the other
+        named = listed(alike) if len(alike) <= _NAMED else f"{len(alike)}"
+        average = "" if len(first.places) == 1 else " on average"
+        each = f"{points(first.gain)} points of right answers against its control each{average}"
+        return f"{lead}Of {len(entries)} treatments, {named} come first, equal: {each}."
     gain = f"{points(first.gain)} points of right answers against its control{over}{alone}"
-    if points(first.gain)[:1] != "+":
-        return f"No treatment gave more right answers than its control. The first is {name}: {gain}."
+    if lead:
+        return f"{lead}The first is {name}: {gain}."
     return f"Of {len(entries)} treatments, {name} comes first: {gain}." if len(entries) > 1 else f"{name}: {gain}."
 
 
