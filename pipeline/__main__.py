@@ -263,7 +263,7 @@ def _manifest(chosen: Chosen) -> None:
 def _orphans(chosen: Chosen) -> None:
     from pipeline import actions, opening, orphans
 
-    opened = opening.for_writing(Request(rid=chosen.rid), console.warn, may_create=False)
+    opened = opening.for_writing(_request(chosen.rid), console.warn, may_create=False)
     try:
         context = actions.make_context(opened)
         found = orphans.find(context)
@@ -293,7 +293,14 @@ def _session(rid: str | None) -> Any:
     """The named or latest run, to look at; before the first, what it would be."""
     from pipeline import opening
 
-    return opening.for_reading(Request(rid=rid), console.warn)
+    return opening.for_reading(_request(rid), console.warn)
+
+
+def _request(rid: str | None) -> Request:
+    """What asks for the named or latest run. Raises UnknownRun for a name that no run can have."""
+    from pipeline import views
+
+    return Request(rid=None if rid is None else views.named_run(rid).rid)
 
 
 def _run(rid: str | None) -> Any:

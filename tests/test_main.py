@@ -122,6 +122,16 @@ def test_every_command_is_tried_here():
         (["power", "--omega2", "0.1", "--type", "open"], errors.EXIT_USAGE, "choose variances of a finished run"),
         (["status", "nope"], errors.EXIT_USAGE, f"Runs there are: {RID}."),
         (["status", "../x"], errors.EXIT_USAGE, "there is no run '../x'"),
+        (["status", ""], errors.EXIT_USAGE, "there is no run ''"),
+        (["status", "x" * 300], errors.EXIT_USAGE, "at most 64"),
+        (["status", f"{RID}/{TRIAL}"], errors.EXIT_USAGE, f"there is no run '{RID}/{TRIAL}'"),
+        (["explain", f"{RID}/{TRIAL}", "score"], errors.EXIT_USAGE, "there is no run"),
+        (["plan", f"{RID}/{TRIAL}"], errors.EXIT_USAGE, "there is no run"),
+        (["open", f"{RID}/{TRIAL}"], errors.EXIT_USAGE, "there is no run"),
+        (["compare", f"{RID}/{TRIAL}", RID], errors.EXIT_USAGE, "there is no run"),
+        (["power", "x" * 300], errors.EXIT_USAGE, "there is no run"),
+        (["manifest", "check", f"experiments/run_{RID}"], errors.EXIT_USAGE, "is a folder"),
+        (["manifest", "migrate", "experiments"], errors.EXIT_USAGE, "is a folder"),
         (["explain", RID, "scores"], errors.EXIT_USAGE, "phases are: prepare, build"),
         (["explain", RID, "score", "nope"], errors.EXIT_USAGE, f"trials are: {TRIAL}"),
         (["manifest", "check", "nope.json"], errors.EXIT_USAGE, "there is no manifest"),
@@ -289,6 +299,24 @@ def test_orphans_are_listed_and_adopted(call, finished, tmp_path, monkeypatch):
     [job] = [orphan["id"] for orphan in listed["orphans"] if orphan["kind"] == "job"]
     assert f"adopted {job}" in call("orphans", RID, "--adopt")[1]
     assert "no orphans" in call("orphans", RID)[1]
+
+
+def test_orphans_takes_no_trial_for_a_run(call, finished, tmp_path, monkeypatch):
+    """`orphans RID/TRIAL` took the trial's folder over as a run of the earlier tool, and wrote a config into it."""
+    shutil.copytree(finished / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    before = run_kit.tree(tmp_path)
+    code, _, err = call("orphans", f"{RID}/{TRIAL}")
+    assert (code, f"there is no run '{RID}/{TRIAL}'" in err) == (errors.EXIT_USAGE, True)
+    assert run_kit.tree(tmp_path) == before
+
+
+def test_a_run_of_another_name_that_is_there_can_be_looked_at(call, finished, tmp_path, monkeypatch):
+    """doit takes no such name; what stands in the folder is told all the same."""
+    earlier_tool.Folder(tmp_path / "experiments" / "run_my pilot").build()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("status", "my pilot")
+    assert (code, "is a run of the earlier tool" in err) == (errors.EXIT_ERROR, True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
