@@ -5,13 +5,12 @@ The statistics are those of the report; this module finds the files and puts the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl, workspace
+from pipeline import jsonl, views, workspace
 from pipeline.config import Config
 from pipeline.errors import NotReady, UsageError
 from pipeline.identity import differences
@@ -22,6 +21,9 @@ Document = dict[str, Any]
 Settings = Mapping[str, Any]
 
 _SHOWN = 5  # items or rows named in a message
+# Beyond these numbers no experiment is planned, and arithmetic ends before long.
+_MOST = 1e15
+_LEAST_DELTA = 1e-6
 # Warnings of what makes an interval or a test shown here wrong; the others explain numbers that are not shown.
 _AGAINST = frozenset(("missing_differs", "n_small", "few_clusters", "uneven_clusters", "skewed_mean"))
 
@@ -126,7 +128,7 @@ def _cells(numbers: Document) -> tuple[str, str, str, str, str]:
 def _side(text: str) -> _Side:
     rid, _, rest = text.partition(":")
     slug, _, condition = rest.partition(":")
-    run = RunPaths.of(rid)
+    run = views.named_run(rid)
     try:
         record = workspace.read_record(run.record)
     except FileNotFoundError:
@@ -190,11 +192,12 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for name, value in (("--items", self.items), ("--requests", self.requests), ("--usd", self.usd)):
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} {value:g}: must be a number above 0.")
-        if not all(0 < delta <= 1 for delta in self.deltas or ()):
+            if value is not None and not 0 < value < _MOST:
+                raise UsageError(f"{name} {value}: must be a number above 0, and below {_MOST:g}.")
+        if not all(_LEAST_DELTA <= delta <= 1 for delta in self.deltas or ()):
             raise UsageError(
-                "--delta: a difference to plan for is above 0 and at most 1.", hint="two points, say, are 0.02"
+                f"--delta: a difference to plan for is above 0 (at least {_LEAST_DELTA:f}) and at most 1.",
+                hint="two points, say, are 0.02",
             )
         if self.requests is not None and self.usd is not None:
             raise UsageError("--requests and --usd say the same twice; give one of them.")
@@ -244,8 +247,8 @@ def power_from_variances(omega2: float, sigma2: float, wanted: Wanted) -> Docume
     from pipeline import config as configuration
     from pipeline.statistics import power
 
-    if not (0 <= omega2 < math.inf and 0 <= sigma2 < math.inf):
-        raise UsageError("--omega2 and --sigma2 are variances: 0 or more.")
+    if not (0 <= omega2 <= 1 and 0 <= sigma2 <= 1):
+        raise UsageError("--omega2 and --sigma2 are variances: 0 or more, and at most 1, as scores are from 0 to 1.")
     if wanted.usd is not None:
         raise UsageError("--usd needs a finished run to take the price of a request from.", hint="say --requests")
     variances = power.Variances(omega2 + 2 * sigma2, omega2, sigma2, sigma2)

@@ -315,6 +315,12 @@ def test_one_item_shows_nothing():
     assert planned["warnings"][0].startswith("one_pair: ")
 
 
+def test_the_most_that_can_be_asked_for_is_planned():
+    """Beyond it the plan ended as a bug: a float was too large, or a division by zero."""
+    wanted = Wanted([1e-6], items=10**15 - 1, requests=10**15 - 1)
+    assert comparing.power_from_variances(1, 1, wanted)["by_samples"][0]["items_needed"]["1e-06"] > 10**12
+
+
 def test_clusters_need_more_items(copy):
     answers = {"is_unanswerable": False, "answers": ["gold"]}
     questions = [open_book(number, cluster=f"passage {number // 5}", **answers) for number in range(1, 41)]
@@ -340,6 +346,10 @@ def test_clusters_need_more_items(copy):
         (lambda: comparing.power_from_variances(0.1, 0, Wanted(usd=5)), "--requests"),
         (lambda: comparing.power_from_variances(math.nan, 0, Wanted()), "0 or more"),
         (lambda: comparing.power_from_variances(0.1, math.inf, Wanted()), "0 or more"),
+        (lambda: comparing.power_from_variances(1e308, 1e308, Wanted()), "at most 1"),
+        (lambda: Wanted(items=10**400), "must be a number above 0, and below 1e+15"),
+        (lambda: Wanted(usd=1e308), "must be a number above 0, and below 1e+15"),
+        (lambda: Wanted(deltas=[1e-300]), "at least 0.000001"),
         (lambda: Wanted(items=0), "--items 0: must be a number above 0"),
         (lambda: Wanted(usd=-1), "--usd -1: must be a number above 0"),
         (lambda: Wanted(usd=math.nan), "--usd nan: must be a number above 0"),
