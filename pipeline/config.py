@@ -52,7 +52,8 @@ def read(
 ) -> Config:
     """The config in *path* with `TRIALMAKE_*` settings of *variables* and the item *limit* on top.
 
-    Its paths are relative to *base*, by default its own folder. Prompt files are read and inlined.
+    Its paths are relative to *base*, by default its own folder. Prompt files are read and inlined; what the emulator
+    is to answer from must be there, since without it a run that was just made could not go on.
     Raises ConfigError naming each wrong key.
     """
     document = _read_yaml(path)
@@ -64,6 +65,7 @@ def read(
     where = f"{path} with {', '.join(names)} of the environment" if names else str(path)
     base = path.parent if base is None else base
     config = check(document, base=base, where=where)
+    _refuse(_recordings_gone(config), where)
     values = {**config.values, "prompt_sets": _inline_prompts(config, where=where)}
     if limit is not None:
         values["sources"] = [{**source, "limit": min(limit, source["limit"] or limit)} for source in values["sources"]]
@@ -198,6 +200,20 @@ def _inline_prompts(config: Config, *, where: str) -> dict[str, dict[str, dict[s
             end = "\r\n" if text.endswith("\r\n") else "\n"
             sets[set_name][condition] = {"text": text.removesuffix(end), "file": prompt}
     return sets
+
+
+def _recordings_gone(config: Config) -> Iterator[str]:
+    """The files of recorded answers that are not there. Of a new run only: a copied one may need none of them."""
+    if config["provider"] != "emulator":
+        return
+    named = {f"emulator.replay.{name}.path": entry["path"] for name, entry in config["emulator"]["replay"].items()}
+    for key, text in {"emulator.recorded": config["emulator"]["recorded"], **named}.items():
+        if text is None:
+            continue
+        path = config.path(text)
+        with disk.readable(path):
+            if not path.is_file():
+                yield f"{key}: there is no file {text!r} ({path})"
 
 
 def _refuse(problems: Iterable[str], where: str) -> None:

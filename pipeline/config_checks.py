@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import trials
+from pipeline import schema, trials
 
 _MAX_SLUG = 120  # characters of a trial's folder name; file systems allow 255 and files in it carry the name too
 _MAX_DEPTH = 50  # levels of nesting; also ends the reading of a mapping that holds itself
@@ -28,6 +28,7 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the *values* of a config with all defaults that its schema finds in order."""
     yield from _duplicate_names(values)
     yield from _missing_controls(values)
+    yield from _replay_for_nobody(values)
     yield from _overridden_settings(values)
 
 
@@ -92,6 +93,16 @@ def _missing_controls(values: Mapping[str, Any]) -> Iterator[str]:
     for name, prompts in values["prompt_sets"].items():
         if values["control"] not in prompts:
             yield f"prompt_sets.{name}: there is no condition {values['control']!r} (the control)"
+
+
+def _replay_for_nobody(values: Mapping[str, Any]) -> Iterator[str]:
+    """Recorded answers for a condition that is not asked: the baseline would answer in their place, unnoticed."""
+    conditions = sorted({condition for prompts in values["prompt_sets"].values() for condition in prompts})
+    yield from (
+        f"emulator.replay.{name}: there is no condition {name!r}{schema.nearest(name, conditions)}"
+        for name in values["emulator"]["replay"]
+        if name not in conditions
+    )
 
 
 def _overridden_settings(values: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ first, and a document that it finds valid is valid. Both are imported when a doc
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +110,32 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         )
         return
     if error.validator in ("anyOf", "oneOf") and error.context:
-        # The branch that fits best says most: the deepest error, first branch first.
-        best = max(error.context, key=lambda inner: len(inner.absolute_path))
-        yield f"{_place(best.absolute_path) or 'document'}: {_plain(best)}"
+        yield from _of_branches(error.context)
         return
     yield f"{place or 'document'}: {_plain(error)}"
 
 
+def _of_branches(errors: Sequence[ValidationError]) -> Iterator[str]:
+    """What is wrong with a value that may be of several kinds: by the kind it is of, where it is of one of them."""
+    depth = max(len(error.absolute_path) for error in errors)
+    deepest = [error for error in errors if len(error.absolute_path) == depth]
+    of_its_kind = [error for error in deepest if error.validator != "type"]
+    best = (of_its_kind or deepest)[0]
+    place = _place(best.absolute_path) or "document"
+    if not of_its_kind:
+        kinds = " or ".join(dict.fromkeys(str(error.validator_value) for error in deepest))
+        yield f"{place}: found {_shown(best.instance)}, expected {kinds}"
+    elif best.validator == "required":
+        wanted: Any = best.validator_value
+        yield f"{place}: found {_shown(best.instance)}, expected {' and '.join(wanted)}"
+    else:
+        yield from _sentences(best)
+
+
 def _plain(error: ValidationError) -> str:
     found = _shown(error.instance)
+    if isinstance(error.schema, Mapping) and error.validator == "minProperties" and "errorMessage" in error.schema:
+        return f"found {found}, expected {error.schema['errorMessage']}"
     match error.validator:
         case "type":
             kinds = error.validator_value

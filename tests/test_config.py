@@ -173,6 +173,14 @@ MISTAKES = {
     MINIMAL + "trials: [{model: small, prompt_set: default, decoding: {extra: {messages: []}}}]": (
         "trials[0].decoding.extra.messages: set it by prompt_sets"
     ),
+    MINIMAL + "emulator: {replay: {controll: {path: quiz.csv}}}": (
+        "emulator.replay.controll: there is no condition 'controll'; did you mean 'control'?"
+    ),
+    # files of recorded answers: noticed when the emulator started, when the run had been made
+    MINIMAL + "emulator: {recorded: nowhere.jsonl}": "emulator.recorded: there is no file 'nowhere.jsonl' (",
+    MINIMAL + "emulator: {replay: {control: {path: nowhere.json}}}": (
+        "emulator.replay.control.path: there is no file 'nowhere.json' ("
+    ),
     # trials
     MINIMAL + "trials: []": "trials: [] is too short (at least 1)",
     MINIMAL + "trials: [{model: smal, prompt_set: default}]": (
@@ -196,6 +204,16 @@ def test_a_mistake_is_one_clear_error(folder, text, said):
     words = refusal(folder, text)
     assert said in words
     assert str(folder / "experiment.yaml") in words
+
+
+def test_recorded_answers_are_wanted_of_a_new_run_with_the_emulator_only(folder):
+    """A copied run without them goes on as long as it needs no new answer."""
+    recorded = "emulator: {recorded: answers.jsonl, replay: {control: {path: answers.jsonl}}}\n"
+    read(folder, MINIMAL + "provider: fireworks\n" + recorded)
+    (folder / "answers.jsonl").touch()
+    found = read(folder, MINIMAL + recorded)
+    (folder / "answers.jsonl").unlink()
+    assert refrozen(found, folder).values == found.values
 
 
 def test_bytes_that_are_no_text_are_named(folder):

@@ -233,6 +233,8 @@ def test_a_start_that_fails_says_why(folder, tmp_path):
         process.ensure(folder, Config(recorded=tmp_path / "absent.jsonl"))
     assert "absent.jsonl" in str(error.value)
     assert "no such file" in str(error.value)
+    assert str(error.value).count("Next: ") == 1
+    assert error.value.hint.startswith("put it there (a copied run needs it too)")
 
 
 def test_a_taken_port_is_named(folder):

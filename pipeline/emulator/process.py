@@ -146,14 +146,14 @@ def start(store: Path, config: Config) -> Handle | None:
         os.close(write_end)
         if not ready:
             child.kill()
-        said = child.stderr.read().decode("utf-8", "replace").strip()
+        said, _, next_step = child.stderr.read().decode("utf-8", "replace").strip().partition("\nNext: ")
         if child.wait() == EXIT_NOT_READY:
             return None
         raise ProviderError(
             f"the emulator did not start{'' if ready else f' within {START_SECONDS:g} s'}.",
             where=str(store),
             kept=said or "It said nothing.",
-            hint="see what it said above, then run the same command again",
+            hint=f"{next_step or 'see what it said above'}, then run the same command again",
         )
     finally:
         child.stdout.close()
