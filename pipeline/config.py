@@ -49,11 +49,12 @@ def read(
     base: Path | None = None,
     variables: Mapping[str, str] | None = None,
     limit: int | None = None,
+    new_run: bool = False,
 ) -> Config:
     """The config in *path* with `TRIALMAKE_*` settings of *variables* and the item *limit* on top.
 
-    Its paths are relative to *base*, by default its own folder. Prompt files are read and inlined; what the emulator
-    is to answer from must be there, since without it a run that was just made could not go on.
+    Its paths are relative to *base*, by default its own folder. Prompt files are read and inlined. For a *new_run*
+    what the emulator is to answer from must be there too: one that was just made could not go on without it.
     Raises ConfigError naming each wrong key.
     """
     document = _read_yaml(path)
@@ -65,7 +66,8 @@ def read(
     where = f"{path} with {', '.join(names)} of the environment" if names else str(path)
     base = path.parent if base is None else base
     config = check(document, base=base, where=where)
-    _refuse(_recordings_gone(config), where)
+    if new_run:
+        _refuse(_recordings_gone(config), where)
     values = {**config.values, "prompt_sets": _inline_prompts(config, where=where)}
     if limit is not None:
         values["sources"] = [{**source, "limit": min(limit, source["limit"] or limit)} for source in values["sources"]]

@@ -176,11 +176,6 @@ MISTAKES = {
     MINIMAL + "emulator: {replay: {controll: {path: quiz.csv}}}": (
         "emulator.replay.controll: there is no condition 'controll'; did you mean 'control'?"
     ),
-    # files of recorded answers: noticed when the emulator started, when the run had been made
-    MINIMAL + "emulator: {recorded: nowhere.jsonl}": "emulator.recorded: there is no file 'nowhere.jsonl' (",
-    MINIMAL + "emulator: {replay: {control: {path: nowhere.json}}}": (
-        "emulator.replay.control.path: there is no file 'nowhere.json' ("
-    ),
     # trials
     MINIMAL + "trials: []": "trials: [] is too short (at least 1)",
     MINIMAL + "trials: [{model: smal, prompt_set: default}]": (
@@ -207,13 +202,17 @@ def test_a_mistake_is_one_clear_error(folder, text, said):
 
 
 def test_recorded_answers_are_wanted_of_a_new_run_with_the_emulator_only(folder):
-    """A copied run without them goes on as long as it needs no new answer."""
-    recorded = "emulator: {recorded: answers.jsonl, replay: {control: {path: answers.jsonl}}}\n"
-    read(folder, MINIMAL + "provider: fireworks\n" + recorded)
-    (folder / "answers.jsonl").touch()
-    found = read(folder, MINIMAL + recorded)
-    (folder / "answers.jsonl").unlink()
+    """They were missed when the emulator started, and the run had been made. A copied run may need none of them."""
+    recorded = MINIMAL + "emulator: {recorded: a.jsonl, replay: {control: {path: b.json}}}\n"
+    words = refusal(folder, recorded, new_run=True)
+    assert "emulator.recorded: there is no file 'a.jsonl' (" in words
+    assert "emulator.replay.control.path: there is no file 'b.json' (" in words
+    read(folder, recorded + "provider: fireworks\n", new_run=True)
+    found = read(folder, recorded)
     assert refrozen(found, folder).values == found.values
+    (folder / "a.jsonl").touch()
+    (folder / "b.json").touch()
+    assert read(folder, recorded, new_run=True).values == found.values
 
 
 def test_bytes_that_are_no_text_are_named(folder):
