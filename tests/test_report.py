@@ -241,7 +241,7 @@ def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
         (lambda request: "gpt-oss-120b is overloaded, error 7", {"gpt-oss-120b is overloaded, error 7": 6}),
         (lambda request: f"lost {custom_id.join(request)}", {"lost …": 6}),
     ],
-)  # fmt: skip
+)
 def test_missing_answers_are_counted_by_their_reason(undrawn: Path, said: Any, shown: dict[str, int]) -> None:
     """One line an item id, and then "other reasons 1,900", told nothing."""
     names = ["who wrote it", "where-is-it", "o-3"]  # not every id holds a digit
