@@ -483,6 +483,14 @@ def test_a_trial_without_a_price_is_no_obstacle_to_those_chosen_without_it():
         assert len(lab.jobs()) == 4
 
 
+def test_a_trial_without_a_price_that_is_not_built_yet_counts():
+    """Under `doit -n` one worker submits while another still builds."""
+    with Lab(TWO_TRIALS, prices=PRICED, budget={"max_usd": 100.0}) as lab:
+        lab.run.trial("n-p").index.unlink()
+        assert isinstance(lab.go("submit").errors["submit", "m-p"], BudgetExceeded)
+        assert lab.jobs() == []
+
+
 def test_what_was_sent_without_a_price_counts_against_a_limit_that_is_set_later():
     """Its cost is not known, so neither is what is left of the limit: nobody is asked, and the rest is not sent."""
     with Lab(TWO_TRIALS, prices=PRICED) as lab:
