@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from doit import cmd_forget, cmd_help, cmd_list, cmd_run
+from doit import cmd_forget, cmd_help, cmd_info, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 from doit.cmdparse import CmdParseError
 
-from pipeline import console, doit_state, graph, jsonl, opening, tasks
+from pipeline import completion, console, doit_state, graph, jsonl, opening, paths, request, tasks, workspace
 from pipeline.errors import EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
+from pipeline.paths import RunPaths
 from pipeline.plain import lacking
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
@@ -35,6 +36,13 @@ from pipeline.session import Session
 _STATE_OPTIONS = (opt_codec,)
 _RUN_OPTIONS = tuple(option for option in cmd_run.Run.cmd_options if option is not cmd_run.opt_reporter)
 _OBJECTS_PER_COLLECTION = 10_000  # of new ones; Python itself looks for cycles among 700
+_CHOICES = "\n".join(["name=value, in any place:", "", *(f"{name}={what}" for name, what in request.VARIABLES.items())])
+# The commands of `python -m pipeline` that are none of doit's.
+_OF_PROGRAM = (
+    *("init", "doctor", "config", "runs", "status", "explain", "open", "compare", "power", "manifest", "orphans"),
+    *("completion", "emulate"),
+)
+_PHASES = f"phases are: {', '.join(graph.NAMES)}"
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LOST = "What was done is kept; running jobs go on at the provider."
 
@@ -97,6 +105,8 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
 
     name = "run"
     doc_purpose = "build what is missing or out of date in the latest run (or rid=X); start a run if there is none"
+    doc_usage = "[name=value ...] [PHASE | PHASE:TRIAL ...]"
+    doc_description = _CHOICES
     base_options = _STATE_OPTIONS
     cmd_options = _RUN_OPTIONS
     may_create = True
@@ -110,17 +120,17 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
             signal.signal(signal.SIGTERM, previous)
 
     def _write(self, params: Any, args: list[str]) -> int:
-        request = tasks.variables()
+        asked = tasks.variables()
         _check_names(args)
         typed_in = Path.cwd()
         _enter(params)
-        if request.config is not None and Path.cwd() != typed_in:
-            request = replace(request, config=typed_in / request.config)
+        if asked.config is not None and Path.cwd() != typed_in:
+            asked = replace(asked, config=typed_in / asked.config)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
             raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
         if params["par_type"] not in ("process", "thread"):  # doit looks only where it starts workers
             raise UsageError(f"-P {params['par_type']}: expected process or thread.")
-        opened = opening.for_writing(request, say, may_create=self.may_create)
+        opened = opening.for_writing(asked, say, may_create=self.may_create)
         doit_state.session = opened
         try:
             return self._work(opened, params, args)
@@ -131,6 +141,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
                 doit_state.closing(opened.close)
 
     def _work(self, opened: Session, params: Any, args: list[str]) -> int:
+        _check_trials(args, opened)
         if params["num_process"]:
             opened.share_work()
         with _workers_watched() if opened.has_workers else nullcontext():
@@ -165,7 +176,13 @@ class List(Ours, cmd_list.List):  # type: ignore[misc] # doit ships no types
 
     def _look(self, params: Any, args: list[str]) -> int:
         _enter(params)
-        return _reading(lambda: super(List, self).execute(params, args))
+        return _reading(lambda: self._list(params, args))
+
+    def _list(self, params: Any, args: list[str]) -> int:
+        work = tasks.load().workspace
+        if sys.stdout.isatty():  # for a person; a program reads the lines of tasks alone
+            say(f"run {work.rid} in {work.paths.root}")
+        return int(super().execute(params, args) or 0)
 
 
 class Plan(Ours):
@@ -175,13 +192,18 @@ class Plan(Ours):
     doc_purpose = "show what would run and why, how many requests would be sent and what they may cost"
     doc_usage = "[rid=X] [force=..] [trial=..] [json=1]"
 
-    def execute(self, _params: Any, _args: list[str]) -> int:
+    def execute(self, _params: Any, args: list[str]) -> int:
         """Print the plan."""
-        return _guarded(_plan)
+        return _guarded(lambda: _plan(args))
 
 
-def _plan() -> int:
+def _plan(words: list[str]) -> int:
     try:
+        _check_names(words)
+        if words:
+            raise UsageError(
+                f"doit plan takes no {words[0]}: it shows all that would run.", hint="trial=, only= choose"
+            )
         return _reading(_print_plan)
     except TrialmakeError as error:
         if tasks.variables().json:
@@ -202,22 +224,68 @@ def _print_plan() -> int:
     return 0
 
 
-class DumpDB(Ours):
-    """`doit dumpdb`: there is none to dump."""
+class Info(Ours, cmd_info.Info):  # type: ignore[misc] # doit ships no types
+    """`doit info PHASE:TRIAL`: doit's own, for the tasks there are."""
 
-    name = "dumpdb"
-    doc_purpose = "(not used here: manifests hold what doit would remember)"
+    name = "info"
+    base_options = _STATE_OPTIONS
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Show one task without writing anything."""
+        return _guarded(lambda: self._look(params, args))
+
+    def _look(self, params: Any, args: list[str]) -> int:
+        if len(args) != 1:
+            raise UsageError("doit info wants one task, as in doit info parse:TRIAL.", hint=_PHASES)
+        _check_names(args)
+        _enter(params)
+        return _reading(lambda: self._show(params, args))
+
+    def _show(self, params: Any, args: list[str]) -> int:
+        _check_trials(args, tasks.load())
+        return int(super().execute(params, args) or 0)
+
+
+class _NotHere(Ours):
+    """A command of doit's that has no meaning here; *said* and *hint* tell where to go instead."""
+
     doc_usage = ""
+    said: ClassVar[str]
+    hint: ClassVar[str]
 
     def execute(self, _params: Any, _args: list[str]) -> int:
         """Say where to look instead."""
         return _guarded(self._refuse)
 
     def _refuse(self) -> NoReturn:
-        raise UsageError(
-            "doit keeps no database of its own here: what is done stands in each trial's trial_manifest.json.",
-            hint="python -m pipeline status RID --json shows it all",
-        )
+        raise UsageError(self.said, hint=self.hint)
+
+
+class DumpDB(_NotHere):
+    """`doit dumpdb`: there is none to dump."""
+
+    name = "dumpdb"
+    doc_purpose = "(not used here: manifests hold what doit would remember)"
+    said = "doit keeps no database of its own here: what is done stands in each trial's trial_manifest.json."
+    hint = "python -m pipeline status RID --json shows it all"
+
+
+class _Declaring(_NotHere):
+    doc_purpose = "(not used here: what is done is seen by looking at the files)"
+    said = "phases cannot be ignored or marked as done: what is done is seen by looking at the files."
+    hint = "to leave phases out: doit to=PHASE, only=PHASE or trial=NAME"
+
+
+class Ignore(_Declaring):
+    """`doit ignore`: no phase can be."""
+
+    name = "ignore"
+
+
+class ResetDep(_Declaring):
+    """`doit reset-dep`: no phase can be declared done."""
+
+    name = "reset-dep"
 
 
 class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
@@ -238,6 +306,8 @@ class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no typ
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend
         try:
+            _check_trials(args, opened)
+            say(f"run {opened.workspace.rid} in {opened.workspace.paths.root}")
             result = int(super().execute(params, args) or 0)
             if not result and any(name.partition(":")[0] == "submit" for name in args):
                 say("submit stays: what was handed to the provider stands in the ledgers and is never paid twice")
@@ -294,11 +364,32 @@ def _check_names(names: list[str]) -> None:
         phase = name.partition(":")[0]
         if phase in graph.BY_NAME or any(sign in name for sign in "*?[/"):
             continue  # a task, a pattern or the path of a target: doit looks closer
-        known = (*graph.NAMES, "run", "resume", "list", "forget", "plan", "info", "help")
+        if name in completion.COMMANDS:
+            raise UsageError(f"the command comes first: doit {name} ...", hint=f"doit help {name} shows its options")
+        if name in _OF_PROGRAM:
+            raise UsageError(f"{name} is a command of the other program.", hint=f"python -m pipeline {name}")
+        if paths.is_rid(name) and workspace.exists(RunPaths.of(name)):
+            raise UsageError(f"a run is named by rid=, as in rid={name}.", hint=f"doit resume rid={name}")
+        known = (*graph.NAMES, *completion.COMMANDS)
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         raise UsageError(
             f"there is no command or phase {name!r}{f'; did you mean {close[0]!r}?' if close else '.'}",
-            hint=f"phases are: {', '.join(graph.NAMES)}; commands: doit help",
+            hint=f"{_PHASES}; commands: doit help",
+        )
+
+
+def _check_trials(names: list[str], opened: Session) -> None:
+    """Raise UsageError for the task of a trial that this invocation is not about, before anything is run."""
+    for name in names:
+        phase, _, trial = name.partition(":")
+        if not trial or trial in opened.trials or any(sign in name for sign in "*?[/"):
+            continue
+        close = difflib.get_close_matches(trial, opened.trials, n=1, cutoff=0.3)
+        nearest = f"; did you mean {phase}:{close[0]}?" if close else "."
+        raise UsageError(
+            f"run {opened.workspace.rid} has no trial {trial!r}{nearest}",
+            kept="Nothing was changed.",
+            hint=f"trials are: {', '.join(opened.trials)}",
         )
 
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline import disk
+
 EXPERIMENTS = Path("experiments")
 LOCAL_CONFIG = Path("experiment.yaml")
 STOP_FILE = "STOP_REQUESTED"
@@ -66,10 +68,11 @@ def is_raw_file(name: str) -> bool:
 
 
 def runs(experiments: Path = EXPERIMENTS) -> list[RunPaths]:
-    """The folders below *experiments* that look like runs, by name."""
-    if not experiments.is_dir():
-        return []
-    folders = (entry for entry in experiments.iterdir() if entry.name.startswith(_RUN_PREFIX) and entry.is_dir())
+    """The folders below *experiments* that look like runs, by name. Raises UnreadableFile."""
+    with disk.readable(experiments):
+        if not experiments.is_dir():
+            return []
+        folders = [entry for entry in experiments.iterdir() if entry.name.startswith(_RUN_PREFIX) and entry.is_dir()]
     return [RunPaths(folder) for folder in sorted(folders)]
 
 

@@ -14,9 +14,23 @@ from pathlib import Path
 from pipeline import graph, paths
 from pipeline.errors import UsageError
 
-NAMES = (
-    "rid", "config", "force", "trial", "from", "to", "only", "wait", "verify", "yes", "limit", "requeue", "json", "poll"
-)  # fmt: skip
+VARIABLES = {
+    "rid": "NAME: the run; default: the latest",
+    "config": "PATH: start a new run from this file, under the name in rid=",
+    "force": "PHASE,.. or all: run them although nothing changed (submit never)",
+    "trial": "NAME or pattern: these trials only",
+    "from": "PHASE: from this one on",
+    "to": "PHASE: up to this one",
+    "only": "PHASE,..: these only",
+    "wait": "0: collect what is ready and end",
+    "verify": "deep: read every recorded file anew",
+    "yes": "1: agree to spending where nobody can be asked",
+    "limit": "NUMBER: a new run of at most so many items per source",
+    "requeue": "auto, ask or never: whether rows still owed are asked again",
+    "json": "1: the plan, the progress and the end as JSON",
+    "poll": "SECONDS: how often jobs are asked for their state",
+}
+NAMES = tuple(VARIABLES)
 
 
 @dataclass(frozen=True)

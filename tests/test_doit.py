@@ -34,7 +34,7 @@ from run_kit import (
 )
 
 from pipeline import __main__ as command_line
-from pipeline import actions, plan
+from pipeline import actions, commands, plan, request
 from pipeline.emulator import history, process
 from pipeline.emulator.config import Config as ServiceConfig
 
@@ -291,6 +291,47 @@ def test_a_mistyped_command_starts_no_run(fresh, word, said):
     assert f"there is no command or phase '{word}'" in mistyped.err
     assert said in mistyped.err
     assert tree(fresh) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", "2", "resume"], "the command comes first: doit resume ..."),
+        (["status"], "Next: python -m pipeline status"),
+        (["resume", RID], f"Next: doit resume rid={RID}"),
+        (["plan", RID], f"a run is named by rid=, as in rid={RID}."),
+        (["plan", "parse"], "doit plan takes no parse"),
+        (["plan", "nope"], "there is no command or phase 'nope'"),
+        (["info", "nope"], "there is no command or phase 'nope'"),
+        (["info"], "doit info wants one task"),
+        (["info", "parse:smal"], f"run {RID} has no trial 'smal'; did you mean parse:{TRIAL}?"),
+        (["parse:smal"], f"has no trial 'smal'; did you mean parse:{TRIAL}?\nNothing was changed."),
+        (["forget", "parse:xyz"], f"Next: trials are: {TRIAL}"),
+    ],
+)
+def test_words_that_mean_something_else_are_refused_with_what_to_type(one, words, said):
+    """plan took no notice, info ended in a traceback, and for the others doit's own words knew no trial."""
+    before = files(one)
+    refused = doit(one, *words)
+    assert (refused.code, files(one)) == (3, before)
+    assert said in refused.err
+
+
+def test_the_other_programs_commands_are_known():
+    choices = command_line._parser()._subparsers._group_actions[0].choices
+    assert {*commands._OF_PROGRAM, "plan"} == set(choices)
+
+
+def test_forget_says_of_which_run(one):
+    assert doit(one, "forget", "parse").out.splitlines()[0] == f"run {RID} in experiments/run_{RID}"
+    assert doit(one).worked == ["parse"]
+
+
+def test_help_tells_the_choices_of_doits_own_run(one):
+    """It told doit's options and none of the words that choose a run."""
+    for command in ("run", "resume"):
+        shown = doit(one, "help", command).out
+        assert [name for name in request.NAMES if f" {name}=" not in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -788,6 +829,24 @@ def test_a_file_that_cannot_be_read_stops_the_run_and_is_not_taken_for_absent(on
     assert "Traceback" not in ended.out + ended.err
     hidden.chmod(0o644)
     assert {name: facts[0] for name, facts in files(one).items()} == {name: facts[0] for name, facts in before.items()}
+    assert doit(one).worked == []
+
+
+@pytest.mark.parametrize("words", [["resume"], ["list"], []])
+def test_a_folder_of_runs_that_cannot_be_read_is_told(one, words):
+    """It ended in a traceback; and a run that cannot be seen must not be taken for none, or a new one would be paid."""
+    hidden = one / "experiments"
+    if os.getuid() == 0:  # whom no permission stops
+        one.parent.chmod(0o755)
+        for path in (one, *one.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    hidden.chmod(0)
+    try:
+        ended = forked(one, *words, as_user=NOBODY).wait()
+    finally:
+        hidden.chmod(0o755)
+    assert (ended.code, ended.out) == (2, "")
+    assert "experiments: cannot be read (Permission denied)." in ended.err
     assert doit(one).worked == []
 
 
