@@ -53,6 +53,10 @@ def runs() -> list[Document]:
             if trouble := _trouble(run, error):
                 troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
             continue
+        if record.rid != run.rid:
+            trouble = f"it is the run {record.rid!r}, copied or renamed; call the folder run_{record.rid} again"
+            troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
+            continue
         found.append(
             {
                 "rid": run.rid,

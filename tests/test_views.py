@@ -114,6 +114,15 @@ def test_a_run_in_trouble_does_not_hide_the_others(built, content, said):
     assert said in lines(views.runs_text(found))
 
 
+def test_a_run_in_a_folder_of_another_name_is_not_listed_as_one_of_its_own(built):
+    """It stood there like any other, and every command that was given its name refused it."""
+    shutil.copytree(RUN.root, RUN.root.with_name("run_copy"))
+    found = views.runs()
+    said = "it is the run 'r1', copied or renamed; call the folder run_r1 again"
+    assert [(run["rid"], run["trouble"]) for run in found] == [("r1", None), ("copy", said)]
+    assert said in lines(views.runs_text(found))
+
+
 def test_folders_that_hold_no_run_are_left_out(built):
     (RUN.root.parent / "run_empty").mkdir()
     assert [run["rid"] for run in views.runs()] == ["r1"]
