@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import jsonl, views, workspace
+from pipeline import fingerprints, jsonl, views, workspace
 from pipeline.config import Config
 from pipeline.errors import NotReady, UsageError
 from pipeline.identity import differences
@@ -46,8 +46,8 @@ class _Side:
     condition: str
 
     def finished(self, file: Path) -> Path:
-        """*file* of the trial. Raises NotReady when its phase has not written it."""
-        if not file.exists():
+        """*file* of the trial. Raises NotReady when its phase has not written it, UnreadableFile when none can look."""
+        if not _is_there(file):
             raise NotReady("is not there yet.", where=str(file), hint=f"doit resume rid={self.run.rid}")
         return file
 
@@ -172,10 +172,14 @@ def _questions(run: RunPaths) -> dict[tuple[str, str], Document]:
     rows = [
         jsonl.loads(line.data)
         for path in (run.closed_book, run.open_book)
-        if path.exists()
+        if _is_there(path)
         for line in jsonl.lines(path)
     ]
     return {(row["dataset"], row["id"]): {**row, "cluster": None} for row in rows}
+
+
+def _is_there(path: Path) -> bool:
+    return fingerprints.kind(path) is not None and path.exists()  # alone, `exists` raises where it may not look
 
 
 # --- power -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`compare` and `power` give numbers one can work out on paper, and refuse what cannot be compared or planned."""
 
 import math
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from report_kit import closed, make, open_book
 
 from pipeline import comparing, jsonl, schema, workspace
 from pipeline.comparing import Wanted
-from pipeline.errors import DamagedArtifact, NotReady, UnknownRun, UsageError
+from pipeline.errors import DamagedArtifact, NotReady, UnknownRun, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
 
 ITEMS = [closed(number) for number in range(1, 13)]
@@ -167,6 +168,28 @@ def test_a_run_that_is_not_scored_yet_is_named_with_the_command(copy):
     RunPaths.of("two").trial(TRIAL).scores.unlink()
     with pytest.raises(NotReady, match=r"per_item_scores\.csv(.|\n)*doit resume rid=two"):
         comparing.compare("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("ask", "name"),
+    [
+        (lambda: comparing.compare("one::control", "one"), "per_item_scores.csv"),
+        (lambda: comparing.power_from_pilot("one", None, None, "em", Wanted()), "significance.json"),
+    ],
+)
+def test_a_trial_one_may_not_look_into_is_told_as_such(copy, tmp_path, ask, name):
+    """Another user's folder ended in "This is a bug"."""
+    ask()  # what is imported by it may not be readable for whoever else one becomes
+    tmp_path.chmod(0o755)
+    RunPaths.of("one").trial(TRIAL).root.chmod(0)
+    try:
+        if os.getuid() == 0:  # whom no permission stops
+            os.seteuid(65534)
+        with pytest.raises(UnreadableFile, match=rf"{name}: cannot be read \(Permission denied\)"):
+            ask()
+    finally:
+        os.seteuid(os.getuid())
+        RunPaths.of("one").trial(TRIAL).root.chmod(0o755)
 
 
 def test_runs_without_a_shared_item_have_nothing_to_compare(copy):
