@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import config as configuration
 from pipeline import disk, environment, identity, paths
 from pipeline.errors import TrialmakeError
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, is_begun
 
 _SHOWN = 3  # differences named
 
@@ -27,10 +27,10 @@ def on_local_config(work: Workspace) -> str | None:
         if not changes:
             return None
         said = "; ".join(changes[:_SHOWN]) + (f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
-    return (
-        f"{local} differs from what this run lives by: {said}\n"
-        f"  This run goes on with {work.paths.config}. For a new run: doit rid=NEW config={local}"
-    )
+    note = f"{local} differs from what this run lives by: {said}\n  This run goes on with {work.paths.config}. "
+    if is_begun(work.paths):
+        return f"{note}For a new run: doit rid=NEW config={local}"
+    return f"{note}Nothing of it was submitted, so it can still change: doit rid={work.rid} config={local}"
 
 
 def on_environment(work: Workspace) -> str | None:

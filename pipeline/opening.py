@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, environment, lock, manifest, paths, restore, workspace
+from pipeline import disk, environment, identity, lock, manifest, paths, restore, workspace
 from pipeline.errors import Refused, UnknownRun, UsageError
 from pipeline.manifest import LEGACY
 from pipeline.memory import Memory
@@ -28,13 +28,13 @@ from pipeline.workspace import Workspace
 def for_reading(request: Request, say: Callable[[str], None]) -> Session:
     """The named or latest run, to look at; before the first run, what it would be. Creates nothing."""
     run = _existing(request)
-    if run is not None:
+    if run is not None and not _shapes(request, run):
         with ExitStack() as exits:
             return _open(run, request, say, exits, readonly=True)
     if request.rid is not None and request.config is None:
         raise workspace.unknown_run(request.rid)
     settings = _new_config(request)
-    would_be = RunPaths.of(request.rid or _default_rid())
+    would_be = run or RunPaths.of(request.rid or _default_rid())
     opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
     return Session(opened, Memory(would_be.database, readonly=True), request, say, ExitStack())
 
@@ -48,24 +48,47 @@ def for_writing(request: Request, say: Callable[[str], None], *, may_create: boo
         if not may_create:
             raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
         run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
-    elif request.config is not None or request.limit is not None:
-        word = "config=" if request.config is not None else "limit="
-        raise UsageError(
-            f"{word} starts a new run, but run {run.rid} exists and lives by its frozen {run.config}.",
-            hint=f"doit resume rid={run.rid}, or another rid for a new run",
-        )
+    elif _shapes(request, run, may_create=may_create):
+        settings = _new_config(request)
     with ExitStack() as exits:
         exits.enter_context(lock.only_writer(run.lock, f"run {run.rid}"))
-        if settings is not None and not workspace.exists(run):  # another process may just have made it
-            source = config_path(request)
-            digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
-            workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
-            say(f"new run {run.rid} from {source}")
+        if settings is not None:
+            _make(run, settings, config_path(request), say)
         opened = _open(run, request, say, exits, readonly=False)
     if run.stop_request.exists():
         disk.remove(run.stop_request)
         say(f"{paths.STOP_FILE} removed: going on.")
     return opened
+
+
+def _make(run: RunPaths, settings: configuration.Config, source: Path, say: Callable[[str], None]) -> None:
+    """Create *run*; of one that is there (another process may just have made it) the config can still change."""
+    digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
+    if not workspace.exists(run):
+        workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
+        say(f"new run {run.rid} from {source}")
+    elif not workspace.is_begun(run):
+        record = workspace.read_record(run.record)
+        if identity.differences(dict(record.config), dict(settings.values)):
+            workspace.create(run, settings, record.created_at, source_sha256=digest)
+            say(f"run {run.rid}, of which nothing was submitted, lives by {source} as it is now")
+
+
+def _shapes(request: Request, run: RunPaths, *, may_create: bool = True) -> bool:
+    """Whether *request* gives the existing *run*, of which nothing was submitted, another config.
+
+    Raises UsageError where it wants to and cannot.
+    """
+    if request.config is None and request.limit is None:
+        return False
+    # limit= alone would go by ./experiment.yaml, which may be another experiment's.
+    if request.config is None or not may_create or workspace.is_begun(run):
+        word = "config=" if request.config is not None else "limit="
+        raise UsageError(
+            f"{word} starts a new run, but run {run.rid} exists and lives by its frozen {run.config}.",
+            hint=f"doit resume rid={run.rid}, or another rid for a new run",
+        )
+    return True
 
 
 def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:

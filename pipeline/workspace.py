@@ -130,6 +130,15 @@ def was_submitted(run: RunPaths) -> bool:
     return any(run.root.glob("*/results/*/ledger.jsonl"))
 
 
+def is_begun(run: RunPaths) -> bool:
+    """Whether anything of *run* was sent or has arrived, or may have: then its config stands. Raises UnreadableFile."""
+    try:
+        ours = read_record(run.record).origin is None
+    except (FileNotFoundError, DamagedArtifact):
+        ours = False  # what it was cannot be told
+    return not ours or was_submitted(run) or any(run.root.glob("*/results/*/*"))
+
+
 def creation_of(run: RunPaths) -> str:
     """When a run without a readable record was created: the oldest of its manifests knows, else its config's date."""
     times = []

@@ -482,6 +482,36 @@ def test_what_shapes_a_new_run_is_an_error_for_one_that_exists(one, word):
     assert files(one) == before
 
 
+def test_a_run_of_which_nothing_was_submitted_can_get_another_config(fresh):
+    """A first try with a wrong config kept its name for ever: neither resume nor config= could mend it."""
+    config = fresh / "experiment.yaml"
+    right = config.read_text()
+    config.write_text(right.replace("path: closed.jsonl", "path: closed.jsonl, fields: {question: query}"))
+    failed = doit(fresh, *START, "to=build")
+    assert failed.code == 2, failed.out + failed.err
+    config.write_text(right)
+    again = doit(fresh, "resume", "to=build")
+    assert f"it can still change: doit rid={RID} config=experiment.yaml" in again.out
+    created = json.loads((run_folder(fresh) / "run.json").read_text())["created_at"]
+    planned = doit(fresh, "plan", *START)
+    assert "40 requests" in planned.out
+    mended = doit(fresh, *START, "to=build")
+    assert mended.code == 0
+    assert f"run {RID}, of which nothing was submitted, lives by experiment.yaml as it is now" in mended.out
+    assert json.loads((run_folder(fresh) / "run.json").read_text())["created_at"] == created
+    assert doit(fresh, *START, "to=build").worked == []  # the same config again changes nothing
+    assert doit(fresh, "resume", *START, "to=build").code == 3
+    assert doit(fresh, "limit=1", "to=build").code == 3
+    assert doit(fresh, "to=submit").code == 0
+    before = files(fresh)
+    config.write_text(right.replace("Answer briefly", "Answer"))
+    for words in (START, ("plan", *START), ("list", *START)):
+        refused = doit(fresh, *words)
+        assert refused.code == 3
+        assert f"config= starts a new run, but run {RID} exists" in refused.err
+    assert {name for name, facts in files(fresh).items() if facts != before.get(name)} == {"experiment.yaml"}
+
+
 def test_a_pilot_run_takes_the_first_items_of_each_source(fresh):
     done = doit(fresh, *START, "limit=1", "to=build")
     assert done.code == 0
