@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
 from pipeline.report.model import Block, Json, blocks
-from pipeline.report.text import counted, is_point, listed, p_phrase, points, points_span
+from pipeline.report.text import is_point, listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ class Place:
     delta: float | None
     ci_95: Sequence[float] | None
     q: float | None
-    questions: int
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,6 @@ def _places(slug: str, significance: Json) -> Iterator[Place]:
             em["delta_mean"],
             em["primary"]["ci_95"],
             em["primary"]["q_value"],
-            em["n_pairs"],
         )
 
 
@@ -159,7 +157,7 @@ def _where(block: Block, *, several: bool) -> str:
 def _figures(place: Place) -> tuple[str, str, str]:
     interval = f"95% CI {points_span(place.ci_95)}" if place.ci_95 else ""
     if is_point(place.ci_95):
-        interval = f"95% CI a point ({counted(place.questions, 'question')}): no certainty"
+        interval = "95% CI a point: no certainty"
     corrected = "" if place.q is None else p_phrase("q", place.q)
     return _ascii(points(place.delta)), _ascii(interval), _ascii(corrected)
 

@@ -37,7 +37,7 @@ def test_an_interval_without_width_is_no_certainty(tmp_path):
     """Three questions that did not change ended in "no change, 95% CI 0.0 to 0.0", as if that were known exactly."""
     made = make(tmp_path, lambda *_: "x", items=[closed(number) for number in range(3)])
     (line,) = [line for line, _ in came_to(made).lines() if "no change" in line]
-    assert line.split("  ")[1:-1] == ["Closed-book", "no change", "0.0", "95% CI a point (3 questions): no certainty"]
+    assert line.split("  ")[1:-1] == ["Closed-book", "no change", "0.0", "95% CI a point: no certainty"]
 
 
 PRICE = {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}
