@@ -80,7 +80,8 @@ def plan(session: Session) -> Plan:
         planned = planned.with_part(estimate, Price.of(work.config, work.trials[slug]))
     return Plan(
         rid=work.rid,
-        config=None if work.paths.root.exists() else config_path(session.request),
+        # What would be made has no config yet; a folder of its name may be there, of a run that was never submitted.
+        config=None if work.record.config_sha256 else config_path(session.request),
         steps=tuple(steps),
         requests=planned.estimate.rows,
         input_tokens=planned.estimate.input_tokens,

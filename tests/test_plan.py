@@ -90,6 +90,12 @@ def test_before_any_run_it_tells_what_a_run_would_be(folder):
     assert found.requests == REQUESTS
 
 
+def test_what_would_be_made_is_told_by_its_config_also_where_its_folder_is_there(folder):
+    RunPaths.of("r2").root.mkdir(parents=True)
+    found = planned(rid="r2", config="experiment.yaml")
+    assert next(plan.as_text(found)) == "a new run would be made from experiment.yaml"
+
+
 def test_asking_writes_nothing(folder):
     before = tree(folder)
     assert operations(planned) == []
