@@ -207,9 +207,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         resume = self.session.resume_command
         match self.exit_code:
             case code if code == EXIT_NOT_READY:
-                return f"{resume} collects the rest"
+                return f"{resume} goes on, now or later"
             case code if code == EXIT_DONE:
-                if self.session.request.phases:
+                if self.session.leaves_work():
                     return f"{resume} does the phases that were not chosen"
                 shown = self.session.workspace.paths.index_html.is_file()
                 return f"python -m pipeline open {self.session.workspace.rid}" if shown else None

@@ -100,6 +100,13 @@ class Session:
         self.decisions[phase, slug] = decision
         return decision
 
+    def leaves_work(self) -> bool:
+        """Whether a phase that was not chosen, and that a run without a choice would look at, has something to do."""
+        chosen = self.request.phases
+        left = [phase for phase in graph.PHASES if phase.by_default and chosen and phase.name not in chosen]
+        cells = ((phase.name, slug) for phase in left for slug in (self.trials if phase.per_trial else ("",)))
+        return any(not isinstance(done.decide(phase, self.workspace, slug), Skip) for phase, slug in cells)
+
     def look_once(self) -> None:
         """All phases are about to be asked after: from now on each file is looked at once, while none is at work."""
         self._looks_once = True

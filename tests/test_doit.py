@@ -788,7 +788,7 @@ def test_what_is_not_ready_ends_with_75_and_other_trials_go_on(built):
     assert stages(built)["costs"] == "completed"
     assert stages(built, OTHER)["downloaded"] == "in_progress"
     assert "8 of 8 parts of other-default are not" in waited.out
-    assert f"Next: doit resume rid={RID} collects the rest" in waited.out
+    assert f"Next: doit resume rid={RID} goes on, now or later" in waited.out
     assert letters(built)["download", OTHER] == "R"
     edit(built, "emulator.job_seconds", 0)
 
@@ -889,6 +889,14 @@ def test_the_first_run_says_what_it_is_made_from_and_where_the_report_is(runs, q
     assert said[:2] == [f"new run {RID} from experiment.yaml", f"run {RID} in experiments/run_{RID}"]
     assert said[-2:] == ["2 built", f"Next: doit resume rid={RID} does the phases that were not chosen"]
     assert doit(runs.copy("one")).out.splitlines()[-1] == f"report: experiments/run_{RID}/{TRIAL}/reports/report.md"
+
+
+def test_the_next_step_is_none_where_the_phases_that_were_not_chosen_are_done_too(one):
+    """It said that doit resume does them."""
+    assert "were not chosen" not in doit(one, "only=parse").out
+    assert "were not chosen" not in doit(one, f"trial={TRIAL}", "from=stats").out
+    assert doit(one, "forget", "score").code == 0
+    assert "does the phases that were not chosen" in doit(one, "only=parse").out
 
 
 def test_decisions_are_logged_with_reasons_unless_all_are_skips(one):
