@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import fingerprints, jsonl, views, workspace
 from pipeline.config import Config
-from pipeline.errors import NotReady, UsageError
+from pipeline.errors import DamagedArtifact, NotReady, UsageError
 from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.plain import columns, usd
@@ -168,14 +168,23 @@ def _other_rules(one: _Side, other: _Side) -> list[str]:
 
 
 def _questions(run: RunPaths) -> dict[tuple[str, str], Document]:
-    """(dataset, id) -> the prepared row without its cluster; none for a run without prepared rows."""
-    rows = [
-        jsonl.loads(line.data)
-        for path in (run.closed_book, run.open_book)
-        if _is_there(path)
-        for line in jsonl.lines(path)
-    ]
-    return {(row["dataset"], row["id"]): {**row, "cluster": None} for row in rows}
+    """(dataset, id) -> the prepared row without its cluster; none for a run without prepared rows.
+
+    Raises DamagedArtifact for a line that is no prepared row.
+    """
+    found = {}
+    for path in (run.closed_book, run.open_book):
+        for line in jsonl.lines(path) if _is_there(path) else ():
+            try:
+                row = jsonl.loads(line.data)
+                found[row["dataset"], row["id"]] = {**row, "cluster": None}
+            except (jsonl.BadJson, KeyError, TypeError) as error:
+                raise DamagedArtifact(
+                    "is no question as prepare writes it.",
+                    where=f"{path} line {line.number}",
+                    hint=f"doit resume rid={run.rid}",
+                ) from error
+    return found
 
 
 def _is_there(path: Path) -> bool:

@@ -143,6 +143,17 @@ def test_a_question_that_was_changed_under_its_old_id_is_not_compared_with_itsel
         comparing.compare("one", "edited")
 
 
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe", b"{}", b"[1]", b'"text"', b'{"dataset": [], "id": {}}', b'{"dataset": "trivia']
+)
+def test_a_damaged_question_is_named_with_its_line(copy, data):
+    """It was said to be a bug."""
+    path = RunPaths.of("two").closed_book
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] + data + b"\n")
+    with pytest.raises(DamagedArtifact, match=r"closed_book\.jsonl line 2: is no question(.|\n)*doit resume rid=two"):
+        comparing.compare("one", "two")
+
+
 def test_how_items_cluster_is_not_part_of_the_question(copy):
     started("clustered", right_up_to(3, 6), items=[{**item, "cluster": "all"} for item in ITEMS])
     assert em(comparing.compare("one", "clustered"))["n_pairs"] == 12
