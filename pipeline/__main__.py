@@ -211,10 +211,10 @@ def _status(chosen: Chosen) -> None:
 
 
 def _explain(chosen: Chosen) -> None:
-    from pipeline import paths, views
+    from pipeline import fingerprints, paths, views
 
     rid, phase, trial = chosen.rid, chosen.phase, chosen.trial
-    if rid in graph.BY_NAME and trial is None and not paths.RunPaths.of(rid).root.exists():
+    if rid in graph.BY_NAME and trial is None and fingerprints.kind(paths.RunPaths.of(rid).root) is None:
         rid, phase, trial = None, rid, phase  # `explain parse`: of the latest run
     explained = views.explain(_run(rid), phase, trial)
     _show(chosen, explained, views.explain_text(explained))

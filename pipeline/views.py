@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline import done, fingerprints, graph, jsonl, mirror, paths, traces, workspace
-from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, UsageError
+from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
 from pipeline.session import Session
@@ -49,7 +49,7 @@ def runs() -> list[Document]:
     for run in paths.runs():
         try:
             record = workspace.read_record(run.record)
-        except (FileNotFoundError, DamagedArtifact, FutureVersion) as error:
+        except (FileNotFoundError, DamagedArtifact, FutureVersion, UnreadableFile) as error:
             if trouble := _trouble(run, error):
                 troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
             continue
@@ -151,6 +151,8 @@ def _trouble(run: RunPaths, error: Exception) -> str | None:
     """Why *run* is not listed like the others; None for a folder that holds no run at all."""
     if isinstance(error, FutureVersion):
         return "written by a newer version of this tool"
+    if isinstance(error, UnreadableFile):
+        return f"its record {error.what.rstrip('.')}"
     if workspace.exists(run):
         state = "gone" if isinstance(error, FileNotFoundError) else "damaged"
         if fingerprints.kind(run.config) is None:

@@ -196,6 +196,21 @@ def test_a_phase_may_stand_where_the_run_is_left_out(call, finished, tmp_path, m
     assert "its folder is called 'run_parse'" in err
 
 
+def test_a_phase_where_no_run_may_be_looked_for_is_told_as_such(call, tmp_path, monkeypatch):
+    """`explain score` beside another user's experiments/ was said to be a bug."""
+    call("explain", "score")  # what is imported by it may not be readable for whoever else one becomes
+    (tmp_path / "experiments").mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    try:
+        if os.getuid() == 0:  # whom no permission stops
+            os.seteuid(65534)
+        code, _, err = call("explain", "score")
+    finally:
+        os.seteuid(os.getuid())
+    assert (code, "cannot be read (Permission denied)" in err) == (errors.EXIT_ERROR, True)
+
+
 def test_open_shows_the_page_in_a_browser(call, monkeypatch):
     shown = []
     monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url) or True)

@@ -114,6 +114,17 @@ def test_a_run_in_trouble_does_not_hide_the_others(built, content, said):
     assert said in lines(views.runs_text(found))
 
 
+def test_a_run_that_may_not_be_read_does_not_hide_the_others(built):
+    """Another user's run ended the whole list."""
+    other = RunPaths.of("r0")
+    shutil.copytree(RUN.root, other.root)
+    other.record.unlink()
+    other.record.symlink_to("/proc/self/mem")  # opens, and then fails to be read, for root too
+    found = views.runs()
+    assert [run["rid"] for run in found] == ["r1", "r0"]
+    assert found[1]["trouble"].startswith("its record cannot be read (")
+
+
 def test_a_run_in_a_folder_of_another_name_is_not_listed_as_one_of_its_own(built):
     """It stood there like any other, and every command that was given its name refused it."""
     shutil.copytree(RUN.root, RUN.root.with_name("run_copy"))
