@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.plain import visible
@@ -66,6 +67,17 @@ def bar(before: str, share: float, after: str) -> Text:
         line.append(empty * (room - filled), QUIET)
     line.append_text(end)
     return line
+
+
+def packed(pieces: Iterable[str], indent: str) -> list[Text]:
+    """*pieces* on as few indented lines as hold them whole, for `draw`: a terminal may be narrow."""
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and len(joined := f"{lines[-1]}, {piece}") <= _width():
+            lines[-1] = joined
+        else:
+            lines.append(f"{indent}{piece}")
+    return [text(line) for line in lines]
 
 
 def painted(words: str, style: str) -> str:

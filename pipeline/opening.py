@@ -152,7 +152,9 @@ def config_path(request: Request) -> Path:
 def _new_config(request: Request) -> configuration.Config:
     path = config_path(request)
     variables = environment.variables()
-    return configuration.read(path, base=workspace.base_of(path), variables=variables, limit=request.limit)
+    return configuration.read(
+        path, base=workspace.base_of(path), variables=variables, limit=request.limit, new_run=True
+    )
 
 
 def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:

@@ -47,12 +47,11 @@ def shown(
 
 
 def drawn(progress: Progress) -> list[Text]:
-    """Lines for a terminal of 80 columns: how far as a bar, parts and time left; figures; what is waited for."""
+    """Lines for a terminal: how far as a bar, parts and time left; figures; what is waited for."""
     share = progress.rows_done / progress.rows if progress.rows else 0.0
     left = f", {progress.left}" if progress.left else ""
     lines = [console.bar(f"{progress.whose}  ", share, f"  {progress.parts_said}{left}")]
-    if figures := ", ".join(progress.figures()):
-        lines.append(console.text(f"  {figures}"))
+    lines += console.packed(progress.figures(), "  ")
     if progress.waits:
         lines.append(console.text(f"  {progress.waits}", console.QUIET))
     return lines

@@ -129,6 +129,20 @@ def test_a_line_tells_parts_rows_tokens_money_and_the_time_left():
     assert nothing.line == "3 trials: 5 of 12 parts finished"
 
 
+def test_a_narrow_terminal_shows_all_figures(monkeypatch):
+    """At 60 columns the money was cut off: that is the figure to stop by."""
+    progress = Progress(
+        trial="t", trials=1, word="finished", parts=8, reached=2, running=2, rows=120_000, rows_done=30_000,
+        waiting_for=("running",), tokens=12_345_678, usd=12.34, usd_expected=49.36,
+    )  # fmt: skip
+    for columns, lines in (("80", 3), ("60", 4), ("30", 5)):
+        monkeypatch.setenv("COLUMNS", columns)
+        drawn = [line.plain for line in waiting.drawn(progress)]
+        assert len(drawn) == lines
+        assert all(figure in "\n".join(drawn) for figure in progress.figures())
+        assert all(len(line) < int(columns) for line in drawn[1:-1])
+
+
 def test_the_time_left_is_told_once_rows_have_come_while_we_looked():
     start = datetime(2026, 1, 1, tzinfo=UTC)
     pace = Pace()
