@@ -6,7 +6,6 @@ deciding and listing load none of pandas, SciPy, matplotlib or requests.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -164,7 +163,7 @@ def make_context(session: Session) -> Context:
             say=session.say,
             check_stop=session.check_stop,
             allow_spending=lambda planned: _confirm(session, planned),
-            show=waiting.shown(session.say, as_json=session.request.json, alone=lambda: os.getpid() == session.pid),
+            show=waiting.shown(session.say, as_json=session.request.json, alone=lambda: not session.has_workers),
             sleep=lambda seconds: _sleep(session, seconds),
         ),
         Options(

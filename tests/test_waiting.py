@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from run_kit import CONFIG, PATIENCE, RID, TRIAL, doit, environment, forked, tiny
 
 from pipeline import waiting
@@ -163,6 +164,14 @@ def test_a_worker_of_several_draws_nothing_on_the_terminal_they_share(monkeypatc
     show(HALF_WAY)
     show(None)
     assert (said, terminal.getvalue()) == ([HALF_WAY.line], "")
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_workers_draw_nothing_and_tell_lines(tmp_path, kind):
+    """Threads drew over each other's lines, and once more after the last words."""
+    shown = plain(seen_on_a_terminal(tiny(tmp_path, SLOW), *WORDS, "-n", "2", "-P", kind))
+    assert re.search(rf"^{TRIAL}: \d of 8 parts finished", shown, re.M)
+    assert "━" not in shown
 
 
 def test_a_log_gets_new_figures_every_ten_minutes():
