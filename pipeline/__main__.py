@@ -280,7 +280,18 @@ def _orphans(chosen: Chosen) -> None:
 def _emulate(chosen: Chosen) -> int:
     from pipeline.emulator.server import main as emulate
 
-    return int(emulate(chosen.rest))
+    try:
+        return int(emulate(chosen.rest))
+    except SystemExit as stop:  # its parser has said what is wrong, or shown its help
+        return EXIT_USAGE if stop.code else EXIT_DONE
+    except FileExistsError as error:
+        raise UsageError(
+            "is no folder.", where=str(error.filename), hint="name a new one, or an earlier store"
+        ) from error
+    except OverflowError as error:
+        raise UsageError(
+            f"--port: there is no such port ({error}).", hint="a number up to 65535, or no --port"
+        ) from error
 
 
 def _config_path(given: str | None) -> Path:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import webbrowser
@@ -332,6 +333,26 @@ def test_a_run_of_another_name_that_is_there_can_be_looked_at(call, finished, tm
     monkeypatch.chdir(tmp_path)
     code, _, err = call("status", "my pilot")
     assert (code, "is a run of the earlier tool" in err) == (errors.EXIT_ERROR, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, ""),
+        ([], errors.EXIT_USAGE, "required: --store"),
+        (["--store", "new", "--port", "x"], errors.EXIT_USAGE, "argument --port: invalid int value: 'x'"),
+        (["--store", "experiment.yaml"], errors.EXIT_USAGE, "experiment.yaml: is no folder.\nNext: name a new one"),
+        (["--store", "new", "--port", "99999"], errors.EXIT_USAGE, "--port: there is no such port (bind(): port must"),
+        (["--store", "new", "--port", "TAKEN"], errors.EXIT_ERROR, "cannot be used (Address already in use)"),
+    ],
+)
+def test_an_emulator_that_cannot_start_says_why(tmp_path, monkeypatch, capsys, words, code, said):
+    """A file for a store and a port above 65535 were "a bug", and a mistyped word had the exit code of an error."""
+    monkeypatch.chdir(run_kit.tiny(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        words = [word.replace("TAKEN", str(other.getsockname()[1])) for word in words]
+        assert program.main(["emulate", *words]) == code
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
