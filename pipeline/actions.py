@@ -255,7 +255,7 @@ def _confirm(session: Session, planned: Planned) -> None:
     if not console.can_ask():
         raise Refused(
             f"this would submit requests {planned.cost}, above budget.confirm_above_usd = {threshold:g}, "
-            "and nobody can be asked here.",
+            f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
             kept="Nothing was sent.",
             hint=f"{session.resume_command} yes=1",
         )

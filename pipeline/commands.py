@@ -25,9 +25,8 @@ from doit import cmd_forget, cmd_help, cmd_info, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 from doit.cmdparse import CmdParseError
 
-from pipeline import completion, console, doit_state, graph, jsonl, opening, paths, request, tasks, workspace
+from pipeline import command_line, console, doit_state, jsonl, opening, request, tasks
 from pipeline.errors import EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
-from pipeline.paths import RunPaths
 from pipeline.plain import lacking
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
@@ -37,12 +36,6 @@ _STATE_OPTIONS = (opt_codec,)
 _RUN_OPTIONS = tuple(option for option in cmd_run.Run.cmd_options if option is not cmd_run.opt_reporter)
 _OBJECTS_PER_COLLECTION = 10_000  # of new ones; Python itself looks for cycles among 700
 _CHOICES = "\n".join(["name=value, in any place:", "", *(f"{name}={what}" for name, what in request.VARIABLES.items())])
-# The commands of `python -m pipeline` that are none of doit's.
-_OF_PROGRAM = (
-    *("init", "doctor", "config", "runs", "status", "explain", "open", "compare", "power", "manifest", "orphans"),
-    *("completion", "emulate"),
-)
-_PHASES = f"phases are: {', '.join(graph.NAMES)}"
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LOST = "What was done is kept; running jobs go on at the provider."
 
@@ -121,9 +114,9 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
 
     def _write(self, params: Any, args: list[str]) -> int:
         asked = tasks.variables()
-        _check_names(args)
+        command_line.check_names(args)
         typed_in = Path.cwd()
-        _enter(params)
+        command_line.enter(params)
         if asked.config is not None and Path.cwd() != typed_in:
             asked = replace(asked, config=typed_in / asked.config)
         if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
@@ -141,7 +134,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
                 doit_state.closing(opened.close)
 
     def _work(self, opened: Session, params: Any, args: list[str]) -> int:
-        _check_trials(args, opened)
+        command_line.check_trials(args, opened)
         if params["num_process"]:
             opened.share_work()
         with _workers_watched() if opened.has_workers else nullcontext():
@@ -175,7 +168,7 @@ class List(Ours, cmd_list.List):  # type: ignore[misc] # doit ships no types
         return _guarded(lambda: self._look(params, args))
 
     def _look(self, params: Any, args: list[str]) -> int:
-        _enter(params)
+        command_line.enter(params)
         return _reading(lambda: self._list(params, args))
 
     def _list(self, params: Any, args: list[str]) -> int:
@@ -199,7 +192,7 @@ class Plan(Ours):
 
 def _plan(words: list[str]) -> int:
     try:
-        _check_names(words)
+        command_line.check_names(words)
         if words:
             raise UsageError(
                 f"doit plan takes no {words[0]}: it shows all that would run.", hint="trial=, only= choose"
@@ -236,13 +229,13 @@ class Info(Ours, cmd_info.Info):  # type: ignore[misc] # doit ships no types
 
     def _look(self, params: Any, args: list[str]) -> int:
         if len(args) != 1:
-            raise UsageError("doit info wants one task, as in doit info parse:TRIAL.", hint=_PHASES)
-        _check_names(args)
-        _enter(params)
+            raise UsageError("doit info wants one task, as in doit info parse:TRIAL.", hint=command_line.PHASES_ARE)
+        command_line.check_names(args)
+        command_line.enter(params)
         return _reading(lambda: self._show(params, args))
 
     def _show(self, params: Any, args: list[str]) -> int:
-        _check_trials(args, tasks.load())
+        command_line.check_trials(args, tasks.load())
         return int(super().execute(params, args) or 0)
 
 
@@ -300,13 +293,13 @@ class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no typ
         return _guarded(lambda: self._write(params, args))
 
     def _write(self, params: Any, args: list[str]) -> int:
-        _check_names(args)
-        _enter(params)
+        command_line.check_names(args)
+        command_line.enter(params)
         opened = opening.for_writing(tasks.variables(), say, may_create=False)
         doit_state.session = opened
         opened.forgetting = True  # doit now names each task to its backend
         try:
-            _check_trials(args, opened)
+            command_line.check_trials(args, opened)
             say(f"run {opened.workspace.rid} in {opened.workspace.paths.root}")
             result = int(super().execute(params, args) or 0)
             if not result and any(name.partition(":")[0] == "submit" for name in args):
@@ -335,62 +328,6 @@ def _reading(work: Callable[[], Any]) -> int:
         return int(work() or 0)
     finally:
         doit_state.closing(opened.close)
-
-
-def _enter(params: Any) -> None:
-    """Change to the folder that doit would change to (`-f`, `-d`, `-k`), before a run is looked for or made there.
-
-    Raises UsageError where doit would find no dodo.py, before a run is made that it could not build.
-    """
-    dodo = Path(params["dodoFile"])
-    if params["seek_file"]:
-        dodo = next((found for folder in (Path.cwd(), *Path.cwd().parents) if (found := folder / dodo).exists()), dodo)
-    if not dodo.exists():
-        raise UsageError(
-            f"there is no {dodo.name} in {dodo.absolute().parent}, which doit runs by.",
-            kept="Nothing was changed.",
-            hint="change to the folder that has one; python -m pipeline init FOLDER makes such a folder",
-        )
-    folder = Path(params["cwdPath"] or dodo.parent)
-    if not folder.is_dir():
-        raise UsageError(f"-d {folder}: there is no such folder.", kept="Nothing was changed.")
-    params["dodoFile"], params["cwdPath"], params["seek_file"] = str(dodo.absolute()), str(folder.absolute()), False
-    os.chdir(folder)
-
-
-def _check_names(names: list[str]) -> None:
-    """Raise UsageError for a word that can be no task, before a mistyped command starts a run."""
-    for name in names:
-        phase = name.partition(":")[0]
-        if phase in graph.BY_NAME or any(sign in name for sign in "*?[/"):
-            continue  # a task, a pattern or the path of a target: doit looks closer
-        if name in completion.COMMANDS:
-            raise UsageError(f"the command comes first: doit {name} ...", hint=f"doit help {name} shows its options")
-        if name in _OF_PROGRAM:
-            raise UsageError(f"{name} is a command of the other program.", hint=f"python -m pipeline {name}")
-        if paths.is_rid(name) and workspace.exists(RunPaths.of(name)):
-            raise UsageError(f"a run is named by rid=, as in rid={name}.", hint=f"doit resume rid={name}")
-        known = (*graph.NAMES, *completion.COMMANDS)
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise UsageError(
-            f"there is no command or phase {name!r}{f'; did you mean {close[0]!r}?' if close else '.'}",
-            hint=f"{_PHASES}; commands: doit help",
-        )
-
-
-def _check_trials(names: list[str], opened: Session) -> None:
-    """Raise UsageError for the task of a trial that this invocation is not about, before anything is run."""
-    for name in names:
-        phase, _, trial = name.partition(":")
-        if not trial or trial in opened.trials or any(sign in name for sign in "*?[/"):
-            continue
-        close = difflib.get_close_matches(trial, opened.trials, n=1, cutoff=0.3)
-        nearest = f"; did you mean {phase}:{close[0]}?" if close else "."
-        raise UsageError(
-            f"run {opened.workspace.rid} has no trial {trial!r}{nearest}",
-            kept="Nothing was changed.",
-            hint=f"trials are: {', '.join(opened.trials)}",
-        )
 
 
 def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:

@@ -6,9 +6,9 @@ The script is made once and asks nothing of Python at each TAB: runs and trials 
 from __future__ import annotations
 
 from pipeline import graph, request
+from pipeline.command_line import COMMANDS
 from pipeline.paths import RunPaths
 
-COMMANDS = ("run", "resume", "plan", "list", "forget", "info", "help")
 # What a variable takes: words, or one of the lists that the shells make themselves.
 RUNS, TRIALS, FILES, NOTHING = "runs", "trials", "files", ""
 _PHASES = " ".join(graph.NAMES)

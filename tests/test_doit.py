@@ -33,8 +33,8 @@ from run_kit import (
     watched,
 )
 
-from pipeline import __main__ as command_line
-from pipeline import actions, commands, plan, request
+from pipeline import __main__ as program
+from pipeline import actions, command_line, plan, request
 from pipeline.emulator import history, process
 from pipeline.emulator.config import Config as ServiceConfig
 
@@ -120,7 +120,7 @@ def test_list_before_the_first_run_shows_what_there_would_be_to_do(fresh):
 
 
 def test_list_in_an_empty_folder_is_about_the_bundled_example(tmp_path):
-    shutil.copy(command_line.__file__.replace("pipeline/__main__.py", "dodo.py"), tmp_path)
+    shutil.copy(program.__file__.replace("pipeline/__main__.py", "dodo.py"), tmp_path)
     listed = doit(tmp_path, "list", "--all")
     assert listed.code == 0
     assert "parse:gpt-oss-120b-default" in listed.out
@@ -227,7 +227,7 @@ def test_looking_writes_nothing_at_all(two, capsys, monkeypatch):
         assert doit(two, *words).code == 0
     monkeypatch.chdir(two)
     for words in (["runs"], ["status"], ["status", RID, "--json"], ["explain", RID, "parse"], ["plan", RID, "--json"]):
-        assert command_line.main(words) == 0
+        assert program.main(words) == 0
     assert "Traceback" not in "".join(capsys.readouterr())
     assert tree(two) == before
 
@@ -318,8 +318,8 @@ def test_words_that_mean_something_else_are_refused_with_what_to_type(one, words
 
 
 def test_the_other_programs_commands_are_known():
-    choices = command_line._parser()._subparsers._group_actions[0].choices
-    assert {*commands._OF_PROGRAM, "plan"} == set(choices)
+    choices = program._parser()._subparsers._group_actions[0].choices
+    assert {*command_line.OF_PROGRAM, "plan"} == set(choices)
 
 
 def test_forget_says_of_which_run(one):
