@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, environment, identity, lock, manifest, paths, restore, workspace
+from pipeline import disk, environment, fingerprints, identity, lock, manifest, paths, restore, workspace
 from pipeline.errors import Refused, UnknownRun, UsageError
 from pipeline.manifest import LEGACY
 from pipeline.memory import Memory
@@ -146,7 +146,9 @@ def config_path(request: Request) -> Path:
     """What a new run is made from: config=, else `./experiment.yaml`, else the bundled example."""
     if request.config is not None:
         return request.config
-    return paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else paths.resource("examples/experiment.yaml")
+    # A link that leads nowhere is meant, too: passed over for the example, the wrong experiment would be run.
+    there = fingerprints.kind(paths.LOCAL_CONFIG) is not None
+    return paths.LOCAL_CONFIG if there else paths.resource("examples/experiment.yaml")
 
 
 def _new_config(request: Request) -> configuration.Config:

@@ -17,12 +17,14 @@ _IGNORE = b"# Keys are nobody else's; runs hold questions and answers in clear.\
 def init(folder: Path) -> list[Path]:
     """Write a commented config, its schema for the editor, prompts, sample questions and a dodo.py.
 
-    Raises UsageError, with nothing written, when one of the files is there already or *folder* is a file.
+    Raises UsageError, with nothing written, when one of the files is there already or *folder* is a file;
+    UnreadableFile where that cannot be seen.
     """
     contents = {folder / name: disk.read_bytes(resource("examples/starter") / name) for name in _FILES}
     contents[folder / EDITOR_SCHEMA] = disk.read_bytes(resource(f"schemas/{EDITOR_SCHEMA}"))
-    there = [path for path in contents if path.exists()]
-    file = next((parent for parent in (folder, *folder.parents) if parent.is_file()), None)
+    with disk.readable(folder):
+        there = [path for path in contents if path.exists()]
+        file = next((parent for parent in (folder, *folder.parents) if parent.is_file()), None)
     if there or file:
         raise UsageError(
             f"{file} is a file." if file else f"{there[0]} is there already.",

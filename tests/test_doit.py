@@ -512,6 +512,15 @@ def test_a_run_of_which_nothing_was_submitted_can_get_another_config(fresh):
     assert {name for name, facts in files(fresh).items() if facts != before.get(name)} == {"experiment.yaml"}
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over_for_the_bundled_example(fresh):
+    (fresh / "experiment.yaml").unlink()
+    (fresh / "experiment.yaml").symlink_to("gone.yaml")
+    refused = doit(fresh)
+    assert refused.code == 2
+    assert "experiment.yaml: there is no such config file." in refused.err
+    assert not (fresh / "experiments").exists()
+
+
 def test_a_pilot_run_takes_the_first_items_of_each_source(fresh):
     done = doit(fresh, *START, "limit=1", "to=build")
     assert done.code == 0

@@ -7,7 +7,7 @@ import pytest
 import run_kit
 
 from pipeline import config, doctor, starter
-from pipeline.errors import UsageError
+from pipeline.errors import UnreadableFile, UsageError
 
 
 def test_the_folder_it_makes_is_checked_planned_and_run_as_it_is(quick_path, monkeypatch):
@@ -63,3 +63,8 @@ def test_a_file_is_no_folder(tmp_path, place):
     with pytest.raises(UsageError, match="file is a file"):
         starter.init(tmp_path / place)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    with pytest.raises(UnreadableFile, match="File name too long"):
+        starter.init(tmp_path / ("x" * 300))
