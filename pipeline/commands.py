@@ -70,7 +70,8 @@ class Ours(Command):  # type: ignore[misc] # doit ships no types
     def parse_execute(self, words: list[str]) -> int:
         """Execute with the options in *words*."""
         # What was made by now, all by imports, stays; and seldom looking for cycles saves a no-op a twentieth.
-        gc.freeze()
+        if not gc.get_freeze_count():  # a second time it would keep for ever what an earlier command left in cycles
+            gc.freeze()
         gc.set_threshold(_OBJECTS_PER_COLLECTION)
         try:
             return int(super().parse_execute(words) or 0)

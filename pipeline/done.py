@@ -295,8 +295,14 @@ def _damaged_parts(question: Question) -> Iterator[str]:
 
 
 def all_here(workspace: Workspace, slug: str) -> bool:
-    """Whether each part of the trial, which has a list of parts, has the results that were recorded of it."""
-    return results_here(Question(graph.BY_NAME["submit"], slug, workspace)) is not None
+    """Whether each part of the trial, which has a list of parts, has the results that were recorded of it.
+
+    Never said of the earlier tool's: its record knows no part, and what is lost of one may have to be paid for.
+    """
+    stage = workspace.manifest(slug).stage("downloaded")
+    if stage.status != COMPLETED or stage.format == manifest.LEGACY:
+        return False
+    return not damaged_parts(Question(graph.BY_NAME["submit"], slug, workspace))
 
 
 # --- what the reasons look at ---------------------------------------------------------------------
@@ -441,8 +447,8 @@ _RECORDED: tuple[Reason, ...] = (
 REASONS: dict[str, tuple[Reason, ...]] = {
     "prepare": (items_fixed, forced, not_recorded, sources_changed, outputs_damaged),
     "build": (
-        *(trial_renamed, provider_changed, index_missing, index_damaged, requests_changed),
-        *(inputs_foreign, forced, forgotten, prepared_changed, parts_damaged),
+        *(trial_renamed, provider_changed, inputs_foreign, index_missing, index_damaged),
+        *(requests_changed, forced, forgotten, prepared_changed, parts_damaged),
     ),
     "submit": (index_missing, index_damaged, results_here, model_unknown, parts_unsubmitted),
     "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),

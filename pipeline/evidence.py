@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import custom_id, disk, identity, jsonl, ledger, mirror, traces
+from pipeline import custom_id, disk, fingerprints, identity, jsonl, ledger, mirror, traces
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import IdsDigest, Index, Part
@@ -45,6 +45,9 @@ _OLD_BLOCK = {"mcnemar", "wilcoxon", "mean_delta"}  # of significance.json befor
 
 def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
     """The stage of a finished download; None when a part, the combined file or `attempts.json` is anything else."""
+    results = (paths.part(part.part).results for part in index.parts)
+    if any(fingerprints.kind(path) != "file" for path in (paths.combined, paths.attempts, *results)):
+        return None
     combined, entries, counted = disk.Digest(), [], []
     index_digest, _ = disk.sha256_of(paths.index)
     for part in index.parts:
@@ -52,7 +55,7 @@ def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
         piece = disk.Digest()
         try:
             succeeded = _read_part(path, part, piece, combined)
-        except (FileNotFoundError, _Unproven):
+        except _Unproven:
             return None
         book = ledger.read(paths.part(part.part).ledger)
         counted.append((part, succeeded, book))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline import disk, fingerprints, graph, jsonl, parts
@@ -70,14 +70,16 @@ def outputs_set_aside(question: Question, say: Callable[[str], None]) -> Iterato
     expected = _outputs(question)
     moved = []
     for path, recorded in expected.items():
-        kind = fingerprints.kind(path)
-        if kind is None or (kind == "file" and path.stat().st_size == 0):
+        seen = fingerprints.look(path)
+        if seen is None or ((is_file := fingerprints.kind_of(seen) == "file") and seen.st_size == 0):
             continue
-        if kind != "file" or known.sha256(path) != recorded:
-            moved.append(disk.set_aside(path, _ASIDE))
-        elif question.stage.format == LEGACY:
-            aside = disk.set_aside(path, LEGACY)
-            say(f"the earlier tool's {question.relative(path)} is kept as {aside.name}")
+        # Under `-n` with threads, another trial's pass of the queue may just be putting a part of this one right.
+        with suppress(FileNotFoundError):
+            if not is_file or known.sha256(path) != recorded:
+                moved.append(disk.set_aside(path, _ASIDE))
+            elif question.stage.format == LEGACY:
+                aside = disk.set_aside(path, LEGACY)
+                say(f"the earlier tool's {question.relative(path)} is kept as {aside.name}")
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline import actions, foreign, identity
+from pipeline import actions, done, foreign, identity
 from pipeline.decision import Question, Refuse
 from pipeline.errors import ContractBroken, Refused
 from pipeline.manifest import COMPLETED, Stage
@@ -30,6 +30,9 @@ def perform(session: Session, phase: str, slug: str) -> dict[str, Any]:
     if isinstance(decision, Refuse):
         raise Refused(decision.reason, kept="Nothing was changed or sent.")
     question = session.question(phase, slug)
+    # What was decided may rest on looks that are a moment old; those in this trial ended when the work began.
+    if done.inputs_foreign in done.REASONS[phase] and (found := done.inputs_foreign(question)) is not None:
+        raise Refused(found.reason, kept="Nothing was changed or sent.")
     inputs = _digests(question)
     started = time.monotonic()
     with foreign.outputs_set_aside(question, session.say):

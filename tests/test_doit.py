@@ -759,6 +759,18 @@ def test_the_plan_promises_no_work_that_does_not_come(one):
     assert doit(one).worked == ["parse"]
 
 
+def test_edited_items_are_not_built_from_where_the_list_of_parts_is_gone_too(built):
+    """The missing list was noticed first, and the parts were made from whatever stood there."""
+    prepared = run_folder(built) / "prepared" / "closed_book.jsonl"
+    for trial in TRIALS:
+        (run_folder(built) / trial / "batch_inputs" / "index.json").unlink()
+    prepared.write_bytes(prepared.read_bytes().replace(b"capital", b"Capital"))
+    refused = doit(built, "from=build", "to=build")
+    assert {refused.decisions["build", trial][0] for trial in TRIALS} == {"refuse"}
+    assert "closed_book.jsonl is not what prepare wrote" in refused.out
+    assert doit(built, "to=build").code == 0
+
+
 # --- several at once --------------------------------------------------------------------------------
 
 

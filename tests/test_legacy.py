@@ -34,7 +34,7 @@ from earlier_tool import (
 from emulator_kit import Api
 from session_kit import TO_COSTS, Ending
 
-from pipeline import disk, jsonl, ledger, opening, repair
+from pipeline import disk, jsonl, ledger, opening, repair, yaml_text
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -648,3 +648,45 @@ def test_doit_resume_takes_it_over(lab: Lab) -> None:
 def doit(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "doit", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ, check=False)
+
+
+# --- two trials -----------------------------------------------------------------------------------
+
+
+def two_trials(lab: Lab) -> tuple[Folder, Path]:
+    """A finished run, and the folder of a second trial that is a copy of the first."""
+    folder = lab.folder()
+    folder.prepare()
+    other = folder.root / f"{earlier_tool.SLUG}-tp05"
+    shutil.copytree(folder.trial, other)
+    return folder, other
+
+
+def test_what_is_lost_of_another_trial_is_not_sent_without_being_announced(lab: Lab) -> None:
+    """The queue took a finished trial of the earlier tool for one that needs nothing; its record knows no parts."""
+    folder, other = two_trials(lab)
+    assert not lab.resume("prepare").errors
+    for trial in (folder.trial, other):
+        (trial / "results" / "costs.json").unlink()
+    for name in folder.names:
+        shutil.rmtree(other / "results" / name)
+    config = folder.root / "experiment.yaml"
+    document = yaml_text.load(config.read_text(), where=str(config))
+    config.write_text(json.dumps({**document, "budget": {"confirm_above_usd": 0}}))
+    ending = lab.resume("prepare", "build", "submit", "download")
+    assert "nobody can be asked here" in str(ending.errors["download"])
+    assert lab.jobs_created() == 0
+
+
+def test_what_one_trials_pass_settled_anew_in_another_is_not_taken_for_damage(lab: Lab) -> None:
+    """It was set aside when that trial's turn came, and the queue, which had settled it, found nothing to combine."""
+    folder, other = two_trials(lab)
+    assert not lab.resume(force="all").errors
+    assert lab.jobs_created() == 0
+    for trial in (folder.trial, other):
+        shutil.rmtree(trial / "results" / folder.names[0])
+    ending = lab.resume()
+    assert not ending.errors, ending.errors
+    assert lab.jobs_created() == 2
+    assert not list(other.glob("results/*/*.damaged.*"))
+    assert set(lab.resume().verbs.values()) == {"skip"}

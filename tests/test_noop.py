@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from quick_folder import quick_folder
-from run_kit import RID, TRIAL, doit, tiny, two_trials
+from run_kit import RID, TRIAL, at, doit, tiny, two_trials, watched
 
 OTHER = "other-default"
 opened: Counter[str] | None = None
@@ -120,6 +120,21 @@ def test_what_a_phase_mends_in_another_trial_is_looked_at_again(run):
         ("skip", TRIAL),
     ]
     assert all(path.read_bytes() == good for path, good in both)
+
+
+def test_an_input_edited_while_another_trial_was_at_work_is_not_used(run):
+    """What was decided rested on a look of a moment ago; the phase that uses the file looks itself."""
+    assert doit(run, "to=score").code == 0
+    predictions = run / "experiments" / f"run_{RID}" / TRIAL / "results" / "predictions.csv"
+    good = predictions.read_bytes()
+    edit = at("rename", "per_item_scores.csv", lambda: predictions.write_bytes(good.replace(b"know", b"knew")))
+    with watched(edit):
+        ran = doit(run, "force=score", "to=score")
+    assert predictions.read_bytes() != good
+    assert ran.code == 2
+    assert "predictions.csv is not what parse wrote, so it is not used" in ran.out
+    assert doit(run, "to=score").code == 0
+    assert predictions.read_bytes() == good
 
 
 def cut(run, trial):

@@ -257,6 +257,9 @@ HARM: dict[str, Callable[[TrialPaths], None]] = {
     "combined was edited": lambda trial: replace(trial.combined, b"Ada", b"Eve"),
     "attempts.json was edited": lambda trial: replace(trial.attempts, b'"failed": 0', b'"failed": 1'),
     "the list of parts is damaged": lambda trial: cut_last_line(trial.index),
+    "a folder for a part": lambda trial: folder_instead(trial.part("t0_control_p01").results),
+    "a folder for combined": lambda trial: folder_instead(trial.combined),
+    "a folder for attempts.json": lambda trial: folder_instead(trial.attempts),
 }
 
 
@@ -276,6 +279,11 @@ def replace(path: Path, old: bytes, new: bytes) -> None:
     data = path.read_bytes()
     assert old in data
     path.write_bytes(data.replace(old, new, 1))
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def cut_last_line(path: Path) -> None:

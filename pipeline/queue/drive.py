@@ -24,6 +24,7 @@ from pipeline.errors import (
     Refused,
     Unreachable,
 )
+from pipeline.parts import Index
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
@@ -42,7 +43,8 @@ class Queue:
 
     context: Context
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
-    _finished: dict[str, list[Work]] = field(default_factory=dict)  # trials that need nothing; listed when shown
+    _finished: dict[str, Index] = field(default_factory=dict)  # trials that need nothing
+    _counted: dict[str, list[Work]] = field(default_factory=dict)  # their parts, listed when shown
     _announced: bool = False
     _planned_usd: float | None = None  # expected for what this process was to submit
     _pace: Pace = field(default_factory=Pace)
@@ -200,19 +202,20 @@ class Queue:
             works = dict(self._works)
             listed = {slug for slug, _ in works}
             for slug in self.workspace.trials:
-                if slug in listed and slug != wanted:
+                if slug != wanted and (slug in listed or slug in self._finished):
                     continue
                 if adopted.kept(self.workspace, slug):
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
                 index = self.workspace.index(slug)
                 if slug != wanted and index is not None and done.all_here(self.workspace, slug):
-                    self._finished[slug] = []
+                    self._finished[slug] = index
                     continue
-                self._finished.pop(slug, None)
-                found = self._list(slug)
+                found = self._list(slug, index)
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
+                if self._finished.pop(slug, None) is not None and not all(work.settled for work in found):
+                    self._announced = False  # its parts were not among those that were announced
                 if slug == wanted or not all(work.settled for work in found):
                     decision = done.decide("build", self.workspace, slug)
                     if slug == wanted and (index is None or isinstance(decision, Refuse)):
@@ -220,11 +223,15 @@ class Queue:
                     if isinstance(decision, Refuse):
                         continue
                 for work in found:
-                    works.setdefault((slug, work.part.part), work)
+                    before = works.setdefault((slug, work.part.part), work)
+                    if before is not work and work.settling.as_recorded() is False:
+                        # Settled by a pass for another trial, to other bytes than were recorded: `perform` took them
+                        # for damage and set them aside. From the raw files they come back, and nothing is sent.
+                        before.settled = False
             self._works = works
 
-    def _list(self, slug: str, *, settled: bool = False) -> list[Work]:
-        index, paths = self.workspace.index(slug), self.workspace.trial_paths(slug)
+    def _list(self, slug: str, index: Index | None, *, settled: bool = False) -> list[Work]:
+        paths = self.workspace.trial_paths(slug)
         return [Work(self.context, paths, part, settled) for part in (index.parts if index is not None else ())]
 
     def _announce_spending(self) -> None:
@@ -282,9 +289,10 @@ class Queue:
 
     def _idle(self) -> Iterator[Work]:
         """The parts of finished trials, for who counts them."""
-        for slug, listed in tuple(self._finished.items()):
-            listed[:] = listed or self._list(slug, settled=True)
-            yield from listed
+        for slug, index in tuple(self._finished.items()):
+            if slug not in self._counted:
+                self._counted[slug] = self._list(slug, index, settled=True)
+            yield from self._counted[slug]
 
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
