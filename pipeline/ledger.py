@@ -125,9 +125,12 @@ def intend(
 
 def accept(path: Path, number: int, accepted: Accepted, at: datetime | None = None) -> None:
     """Record that the provider has the job, *at* that time by the caller's clock: its deadline counts from then."""
-    event = {"event": "accepted", "attempt": number, "adopted": accepted.adopted, "state": accepted.job.state}
-    if accepted.job.created_at is not None:
-        event["remote_created_at"] = accepted.job.created_at.isoformat()
+    job = accepted.job
+    event = {"event": "accepted", "attempt": number, "adopted": accepted.adopted, "state": job.state}
+    if job.job_id:
+        event["job_id"] = job.job_id
+    if job.created_at is not None:
+        event["remote_created_at"] = job.created_at.isoformat()
     _append(path, event, at)
 
 
@@ -239,7 +242,14 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
     match event["event"]:
         case "accepted":
             attempt = replace(
-                attempt, accepted=True, adopted=event["adopted"], accepted_at=at, state=event["state"], lost=()
+                attempt,
+                # The service's own word: one that does not take our ids is asked under its own from now on.
+                job_id=event.get("job_id", attempt.job_id),
+                accepted=True,
+                adopted=event["adopted"],
+                accepted_at=at,
+                state=event["state"],
+                lost=(),
             )
         case "state":
             attempt = replace(attempt, accepted=True, state=event["state"], state_at=at)

@@ -505,3 +505,16 @@ def job_body():
         "inputDatasetId": "accounts/emulator/datasets/in",
         "outputDatasetId": "accounts/emulator/datasets/j-out",
     }
+
+
+def test_a_service_that_names_the_output_itself(ready):
+    ready.faults({"call": {"method": "POST", "path": "batchInferenceJobs$"}, "do": {"own_output": True}})
+    assert "/datasets/bij-" in ready.create_job("mine", output_id="ours").json()["outputDatasetId"]
+
+
+def test_a_service_that_invents_its_own_job_ids(ready):
+    ready.faults({"call": {"method": "POST", "path": "batchInferenceJobs$"}, "do": {"own_id": True}})
+    name = ready.create_job("mine").json()["name"]
+    assert not name.endswith("/mine")
+    assert ready.get("/batchInferenceJobs/mine").status_code == 404
+    assert ready.get(f"/batchInferenceJobs/{name.rpartition('/')[2]}").status_code == 200

@@ -59,6 +59,8 @@ def test_what_a_completion_holds_is_not_judged_here():
         ({"response": {"status_code": 500, "body": {"message": "m"}}}, 500, "m"),
         ({"response": {"status_code": 400, "body": None}, "error": None}, 400, "neither an answer nor a reason"),
         ({"response": "gone"}, None, "gone"),
+        ({"error": {"message": "no", "code": "400"}}, 400, "no"),  # else it would be asked again, to the same end
+        ({"error": {"message": "no", "code": "4000"}}, "4000", "no"),
         ({"response": {"message": "no", "code": 3}}, 3, "no"),
         ({"message": "at the top", "code": 5}, 5, "at the top"),
         ({"error": {"code": 404}}, 404, "neither an answer nor a reason"),

@@ -152,6 +152,54 @@ def test_what_was_made_once_is_not_made_again_although_the_service_forgot_it(lef
         lab.check(jobs=len(before) + len(made))
 
 
+def test_a_service_that_picks_its_own_job_ids_is_asked_under_those():
+    """History: the id in the answer was ignored, ours was not found, and each part was paid for three times."""
+    own = {"call": {**CREATE_JOB, "times": None}, "do": {"own_id": True}}
+    with Lab(SMALL, own, emulator={"job_seconds": 900}) as lab:
+        ending = lab.go()
+        assert ending.done
+        assert lab.fired() == [2]
+        assert any("the provider calls this job" in line for line in ending.said)
+        assert not [job for job in lab.jobs() if job.startswith("tm-")]
+        lab.check()
+
+
+@pytest.mark.parametrize("lost", [None, "accepted"])
+def test_a_service_that_names_the_output_itself_is_not_paid_again(lost):
+    """History: the job just created counted as somebody else's; three were paid for each part, none was used."""
+    with Lab(SMALL, {"call": {**CREATE_JOB, "times": None}, "do": {"own_output": True}}) as lab:
+        assert lab.go("submit").done
+        if lost:  # a kill between the service's answer and our own line
+            for book in lab.run.root.glob("*/results/*/ledger.jsonl"):
+                book.write_bytes(b"".join(line for line in lines(book) if b'"accepted"' not in line))
+        assert lab.go().done
+        assert all(name.startswith("bij-") for name in lab.breadcrumbs().values())
+        lab.check()
+
+
+def test_a_breadcrumb_that_is_no_text_does_not_stop_a_submission():
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        folder = part_of(lab, "control")
+        (folder / "OUTPUT_DATASET_ID.txt").write_bytes(b"tm-lab-\xff\xfe\n")
+        book = folder / "ledger.jsonl"
+        book.write_bytes(b"".join(line for line in lines(book) if b'"accepted"' not in line))
+        assert lab.go().done
+        lab.check()
+
+
+def test_a_run_whose_name_holds_the_word_quota_goes_on_where_it_was_cut_off(monkeypatch):
+    """History: "dataset tm-quota-... already exists" was taken for a full quota and waited out for ever."""
+    prefix = attempts.run_prefix("quota-study")
+    monkeypatch.setattr(attempts, "run_prefix", lambda _rid: prefix)
+    with Lab(SMALL, {"call": CREATE_JOB, "do": {"respond": {"status": 400, "text": "no"}}}) as lab:
+        lab.go()
+        assert len(lab.jobs()) < 2
+        assert lab.go().done
+        assert all(job.startswith(prefix) for job in lab.jobs())
+        assert len(lab.jobs()) == 2
+
+
 # --- ids that are taken -----------------------------------------------------------------------------
 
 
@@ -213,10 +261,22 @@ def test_a_part_whose_ids_are_always_taken_is_an_error_not_missing_rows():
         assert len(lab.jobs()) == 1
 
 
-def test_our_job_under_another_name_of_the_model_is_for_a_person_to_judge():
-    rename = {"call": {"method": "GET", "path": f"{JOB}/"}, "do": {"edit": {"set": {"model": "accounts/x/models/y"}}}}
-    with Lab(SMALL, {"call": {**CREATE_JOB, "times": 1}, "do": {"reset": True, "commit": True}}) as lab:
-        lab.fault({**rename, "call": {**rename["call"], "skip": 1, "times": None}})
+def test_our_job_under_another_name_of_the_model_is_ours_when_it_is_younger_than_our_intent():
+    """History: refused, with advice that the run's config then refused too; what was paid for was out of reach."""
+    renamed = {"edit": {"set": {"model": "accounts/x/models/y"}}}
+    with Lab(SMALL, {"call": {"path": f"{JOB}", "times": None}, "do": renamed}) as lab:
+        assert lab.go().done
+        assert lab.fired()[0] > 2
+        lab.check()
+
+
+def test_an_older_job_under_our_id_with_another_model_is_for_a_person_to_judge():
+    other = {"model": "accounts/x/models/y", "createTime": "2020-01-01T00:00:00Z"}
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        for book in lab.run.root.glob("*/results/*/ledger.jsonl"):
+            book.write_bytes(b"".join(line for line in lines(book) if b'"intent"' in line))
+        lab.fault({"call": {"method": "GET", "path": f"{JOB}/", "times": None}, "do": {"edit": {"set": other}}})
         ending = lab.go("submit")
         assert isinstance(ending.error, Refused)
         assert "with model accounts/x/models/y, not accounts/fireworks/models/m" in str(ending.error)

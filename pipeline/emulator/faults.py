@@ -16,6 +16,7 @@ without end). Of several rules for a call the first that is due acts; those for 
     commit       true: `respond` and `reset` come after the call took effect (the default is before)
     delay        seconds (real ones) before the answer is sent
     edit         {"set": {"a.b": value}, "drop": ["a.b"]} on the answer's JSON
+    own_id       true: a create of a job ignores the client's id and invents one; own_output: that of its output
     duplicate    "return": a create of an existing id answers 200 with the old object
     damage       {"how": one of DAMAGES, "at": share of the body that is sent, default 0.5}
     drip         {"bytes": n, "pause": seconds}: the body in small pieces
@@ -83,7 +84,7 @@ RESPONSES: dict[str, dict[str, Any]] = {
 _ENDS = (EXPIRED, EARLY_STOPPED, FAILED, CANCELLED)
 _SUBJECTS = {"call": {"method", "path"}, "job": {"id"}, "dataset": {"id"}}
 _DEEDS = {
-    "call": {"respond", "reset", "commit", "delay", "edit", "duplicate", "damage", "drip"},
+    "call": {"respond", "reset", "commit", "delay", "edit", "own_id", "own_output", "duplicate", "damage", "drip"},
     "job": {
         *("fail", "stuck", "end", "vanish", "states", "bare_states", "progress", "external_url", "files", "rows"),
     },

@@ -26,6 +26,8 @@ def create(service: Service, request: Request) -> Response:
     """A new job under the client's id, or under one the server invents."""
     query = request.query
     job_id = query.get("batchInferenceJobId") or query.get("batch_inference_job_id") or _invented()
+    if request.deeds.get("own_id"):
+        job_id = _invented()
     wire.check_id(job_id, "batch inference job")
     fields = wire.fields(request.json(), wire.JOB_FIELDS, "BatchInferenceJob")
     parameters = wire.fields(fields.get("inferenceParameters", {}), wire.PARAMETER_FIELDS, "inferenceParameters")
@@ -50,7 +52,7 @@ def create(service: Service, request: Request) -> Response:
             raise not_found()
         if not source.is_ready(now):
             raise ApiError(FAILED_PRECONDITION, f"input dataset {input_dataset} is not ready")
-        output_dataset = _output(service, fields.get("outputDatasetId", ""))
+        output_dataset = _output(service, "" if request.deeds.get("own_output") else fields.get("outputDatasetId", ""))
         _check_quota(service)
         switches = service.faults.for_resource("job", job_id)
         lasting = jobs.durations(job_id, service.config.job_seconds, service.config.realistic)

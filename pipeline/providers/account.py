@@ -7,12 +7,13 @@ an error, since "unknown" is never "no".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from pipeline.errors import ConfigError, ProviderError, QuotaFull
+from pipeline.errors import ConfigError, ProviderError, QuotaFull, Unreachable
 from pipeline.providers import resources
-from pipeline.providers.http import Answer, Api
+from pipeline.providers.http import Answer, Api, Trouble
 from pipeline.providers.resources import Fields, last_segment
 
 PAGE = 200  # resources a page, the most there is
@@ -34,16 +35,17 @@ class Account:
     @cached_property
     def name(self) -> str:
         """The account's id. Raises ConfigError when the key belongs to several and the service names none."""
-        if self._given:
-            return last_segment(self._given)
+        if self._given and (given := last_segment(self._given.rstrip("/"))):
+            return given
         answer = self.api.call("GET", "/v1/accounts", query={"pageSize": str(PAGE)})
         entries: Any = answer.fields.get("accounts") if answer.ok else None
         names = [last_segment(resources.text(entry, "name")) for entry in entries or () if isinstance(entry, dict)]
-        if len(names) == 1 and names[0]:
+        if len(names) == 1 and names[0] and not answer.fields.get("nextPageToken"):
             return names[0]
-        verified = self.api.call("GET", "/verifyApiKey", any_body=True)
-        if account := verified.headers.get("x-fireworks-account-id", ""):
-            return last_segment(account)
+        with suppress(Trouble):  # an older way, which not every service has: no reason to wait for it
+            verified = self.api.call("GET", "/verifyApiKey", any_body=True, once=True)
+            if account := verified.headers.get("x-fireworks-account-id", ""):
+                return last_segment(account)
         raise ConfigError(
             f"the key does not tell its account ({', '.join(sorted(names)) or 'none'} listed).",
             hint="set FIREWORKS_ACCOUNT_ID, or fireworks.account_id in experiment.yaml",
@@ -111,4 +113,9 @@ class Account:
             return None
         if not answer.ok:
             raise self.refusal(answer, f"asking for {kind}/{resource_id}")
+        if not answer.fields:  # one field that is missing proves nothing, but this is no resource at all
+            raise Unreachable(
+                f"asking for {kind}/{resource_id}: the service answered {answer.status} and says nothing.",
+                hint="run the same command again later",
+            )
         return answer.fields

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from pipeline import disk, paths
@@ -20,7 +19,7 @@ from pipeline.errors import ConfigError, Refused, Unreachable
 from pipeline.providers import resources
 from pipeline.providers.account import DATASETS, JOBS, NOTHING_SPENT, Account
 from pipeline.providers.base import Accepted, Binding, Capabilities, Dataset, IdTaken, Job, JobPhase, Submission
-from pipeline.providers.http import Answer, Api, Pace, Patience, Trouble
+from pipeline.providers.http import Answer, Api, Pace, Patience, Trouble, date_of
 from pipeline.providers.links import LinkPolicy
 from pipeline.providers.resources import Fields, last_segment
 from pipeline.providers.storage import Cap, Links
@@ -90,11 +89,8 @@ class Fireworks:
         """Whether key, account and *model* are usable, for `doctor`; raises as every call does."""
         running = sum(not job.phase.terminal for job in self.jobs(""))
         answer = self._api.call("GET", f"/v1/{model}")
-        said = answer.headers.get("Date", "")
-        try:
-            skew = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
-        except ValueError:
-            skew = None
+        said = date_of(answer.headers.get("Date"))
+        skew = (said - datetime.now(UTC)).total_seconds() if said else None
         return Health(self._account.name, running, None if answer.status == 404 else answer.ok, skew)
 
     def close(self) -> None:
@@ -210,7 +206,9 @@ class Fireworks:
         fields = self._account.dataset(submission.output_dataset_id)
         if fields is not None:
             source = resources.dataset(fields).source_job_id
-            if source == submission.job_id:
+            # Named after a digest of what we ask. So unless it says otherwise (another job wrote it, a user uploaded
+            # it) it is ours; its rows are looked at by their ids.
+            if source == submission.job_id or not (source or isinstance(fields.get("userUploaded"), dict)):
                 raise _Removed
             raise IdTaken(
                 f"output dataset {submission.output_dataset_id} is there already, "
@@ -223,9 +221,12 @@ class Fireworks:
         """The job, when it asks for what *submission* asks. A field the service leaves out proves nothing."""
         job = resources.job(fields)
         kept = "It was neither adopted nor changed, and no other job was created."
+        # A job that reads our data set, named after its content, is ours wherever it writes: the service may have
+        # named its output itself. A new attempt would be paid for beside it.
+        reads_ours = job.input_dataset_id == submission.input_dataset_id
         for what, there, ours in (
             ("reads dataset", job.input_dataset_id, submission.input_dataset_id),
-            ("writes dataset", job.output_dataset_id, submission.output_dataset_id),
+            ("writes dataset", "" if reads_ours else job.output_dataset_id, submission.output_dataset_id),
         ):
             if there and there != ours:
                 raise IdTaken(
@@ -233,17 +234,18 @@ class Fireworks:
                     kept=kept,
                     hint="let a new attempt use new ids, or see whose job it is",
                 )
-        if job.model and job.model != submission.model and not job.model.endswith(f"/{submission.model}"):
+        # Not asked of a job younger than our intent: nobody else had its id, so it shows the service's own words.
+        may_be_foreign = adopted and not _made_since(submission.intended_at, job)
+        renamed = job.model not in ("", submission.model) and not job.model.endswith(f"/{submission.model}")
+        if may_be_foreign and renamed:
             # The ids hold a digest of the model and match. So this is likely our job with the model under
             # another name, and asking for a new attempt would pay for it twice: a person decides.
             raise Refused(
                 f"job {submission.job_id} is there with our data sets, but with model {job.model}, "
                 f"not {submission.model}.",
                 kept=kept,
-                hint="if both names mean one model, use the service's in experiment.yaml; else delete that job",
+                hint="see who made that job; delete it, or start a new run",
             )
-        # Not asked of a job younger than our intent: nobody else had its id, so it shows the service's defaults.
-        may_be_foreign = adopted and not _made_since(submission.intended_at, job)
         if may_be_foreign and (settings := _settings_for_all_rows(fields)):
             raise Refused(
                 f"job {submission.job_id} is there with our data sets, but sets {', '.join(settings)} for all rows; "
@@ -251,7 +253,7 @@ class Fireworks:
                 kept=kept,
                 hint="see who made that job; delete it, or start a new run",
             )
-        return replace(job, job_id=submission.job_id)
+        return replace(job, job_id=job.job_id or submission.job_id)
 
     # Downloading
 
@@ -265,9 +267,11 @@ class Fireworks:
         patience = Patience(self._pace, self._cap.seconds)
         while True:
             answer = self._api.call("GET", path)  # any body here, even `{}`, is answered with 400
-            if not (answer.ok or answer.says_absent):
+            if not (answer.ok or answer.says_absent or answer.says_not_yet):
                 raise self._account.refusal(answer, f"asking for the files of dataset {dataset_id}")
             try:
+                if answer.says_not_yet:
+                    raise Trouble(f"dataset {dataset_id}: the service {answer.said}.", answer)
                 if answer.says_absent:
                     # Rows that do not exist are paid for again, so the dataset itself must say so too.
                     if self._account.dataset(dataset_id) is None:

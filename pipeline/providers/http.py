@@ -48,6 +48,9 @@ SHOWN = 300  # characters of a service's own words in a message
 # 408, 425, 429: not now. 499: the gateway's word for a call cut off on its side. 5xx: server trouble.
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 507, 508, 509, *range(520, 531)})
 
+# The word by itself: as a piece of a name ("dataset tm-quota-study-... already exists") it says nothing.
+_QUOTA = re.compile(r"(?<![\w./-])quotas?(?![\w/-])|quota_?exceeded|job-submission-count", re.I)
+
 _FIRST_PAUSE = 0.5  # seconds, doubled after each try
 _LONGEST_PAUSE = 30.0  # seconds
 _NETWORK = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)  # requests' own are OSErrors
@@ -136,9 +139,14 @@ class Answer:
         return self.status == 404 and (document.get("code") == 5 or document.get("status") == "NOT_FOUND")
 
     @property
+    def says_not_yet(self) -> bool:
+        """Whether the resource is not in the state for this, gRPC's FAILED_PRECONDITION: a data set being written."""
+        return self.status in (400, 412) and (self.document or {}).get("code") == 9
+
+    @property
     def about_quota(self) -> bool:
         """Whether a refusal is about the account's quota; it comes with 400, not 429, and perhaps with others."""
-        return not self.ok and re.search(r"quota|job-submission-count", self.message, re.I) is not None
+        return not self.ok and _QUOTA.search(self.message) is not None
 
 
 def readable(text: str) -> str:
@@ -159,11 +167,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         return seconds if math.isfinite(seconds) and seconds >= 0 else None
-    until, now = _date(headers.get("retry-after")), _date(headers.get("date"))
+    until, now = date_of(headers.get("retry-after")), date_of(headers.get("date"))
     return max(0.0, (until - now).total_seconds()) if until and now else None
 
 
-def _date(text: str | None) -> datetime | None:
+def date_of(text: str | None) -> datetime | None:
+    """The moment in a `Date` header; None when it is none, or has no time zone."""
     try:
         date = parsedate_to_datetime(text) if text else None
     except (ValueError, OverflowError):
@@ -307,7 +316,8 @@ class Api:
                 f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key.",
                 hint="check the configured base URL",
             )
-        if answer.status in (401, 403) and not answer.about_quota:
+        page = answer.document is None and answer.body.lstrip().startswith(b"<")  # a gateway's: not about the key
+        if answer.status in (401, 403) and not answer.about_quota and not page:
             raise AuthError(
                 f"{method} {url}: the key is not accepted; the service {answer.said}.",
                 kept="Nothing was changed here. Jobs that run at the service go on.",
@@ -315,8 +325,10 @@ class Api:
             )
         # What is not the service's own, as a gateway's page or its `{"detail": "Not Found"}`, says nothing about
         # the resource: neither "done" nor "there is none".
-        if (answer.ok and not any_body and answer.document is None) or (
-            answer.status == 404 and not answer.says_absent
+        if (
+            (answer.ok and not any_body and answer.document is None)
+            or (answer.status == 404 and not answer.says_absent)
+            or (answer.status in (401, 403) and page)
         ):
             raise Trouble(f"{method} {url}: not the API: the service {answer.said}.")
         return answer

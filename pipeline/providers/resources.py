@@ -38,12 +38,12 @@ def job(fields: Fields) -> Job:
     """A batch inference job resource."""
     state = _state(fields).removeprefix("JOB_STATE_")
     return Job(
-        job_id=last_segment(text(fields, "name")),
+        job_id=_id(fields, "name"),
         state=state,
         phase=_TERMINAL.get(state, JobPhase.RUNNING),
         model=text(fields, "model"),
         input_dataset_id=last_segment(text(fields, "inputDatasetId")),
-        output_dataset_id=_dataset_id(fields, "outputDatasetId"),
+        output_dataset_id=_id(fields, "outputDatasetId"),
         message=trouble_of(fields) or readable(text(_object(fields, "status"), "message")),
         created_at=_time(fields, "createTime"),
         expires_at=_time(fields, "expireTime"),
@@ -90,7 +90,7 @@ def last_segment(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _dataset_id(fields: Fields, name: str) -> str:
+def _id(fields: Fields, name: str) -> str:
     """The id under *name*, empty when it is none: it goes into the ledger and into paths of requests."""
     found = last_segment(text(fields, name))
     return found if _ID.fullmatch(found) else ""

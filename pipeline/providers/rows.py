@@ -23,6 +23,7 @@ from pipeline import jsonl
 _ID_KEYS = ("custom_id", "customId", "request_id")  # the first that is there
 _NO_REASON = "the service gave neither an answer nor a reason"
 
+_STATUS = re.compile(r"[1-5][0-9]{2}")  # an HTTP status that was written as a string
 _SPACED_KEY_END = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
 _BIG = float(2**63)
 _BOM = b"\xef\xbb\xbf"
@@ -95,6 +96,8 @@ def _error(value: dict[str, Any]) -> dict[str, Any]:
             return {"code": code, "message": place}
         if isinstance(place, dict) and (message := place.get("message")) is not None:
             found = place.get("code")
+            if isinstance(found, str) and _STATUS.fullmatch(found):
+                found = int(found)
             return {
                 "code": found if isinstance(found, int | str) else code,
                 "message": message if isinstance(message, str) else jsonl.dumps(message).decode(),

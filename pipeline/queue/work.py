@@ -258,6 +258,8 @@ class Work:
             return
         self._note_breadcrumb(accepted.job.output_dataset_id or submission.output_dataset_id)
         ledger.accept(self.files.ledger, attempt.number, accepted, self.context.hands.now())
+        if accepted.job.job_id != submission.job_id:
+            self._say(f"the provider calls this job {accepted.job.job_id}, not {submission.job_id}")
         if accepted.adopted:
             self._say(f"adopted {submission.job_id}, which the provider had already{self._older(accepted.job)}")
         if accepted.job.phase.terminal:
@@ -391,7 +393,7 @@ class Work:
         """Add the output dataset's id to the breadcrumb: one a line, oldest first."""
         path = self.files.output_ids
         try:
-            known = disk.read_bytes(path).decode().split()
+            known = disk.read_bytes(path).decode(errors="replace").split()
         except FileNotFoundError:
             known = []
         if output_dataset_id not in known:
