@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from quick_folder import quick_folder
 from run_kit import (
     CONFIG,
     EVERY,
+    ONE_TEMPERATURE,
     OPEN,
     PASSAGE,
     RID,
@@ -1083,3 +1085,26 @@ def test_bad_input_gets_one_clear_error_and_leaves_nothing_half_written(quick_pa
     else:
         assert not list(run.rglob("a1"))
         assert {"prepared", TRIAL} <= {path.name for path in run.iterdir()}
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_results_that_stand_in_the_combined_file_are_not_paid_for_again(tmp_path, how):
+    """History: raw files, the service's and a part's results gone, it asked anew what lay in the next folder."""
+    folder = tiny(tmp_path, ONE_TEMPERATURE)
+    assert doit(folder, f"rid={RID}", "config=experiment.yaml", "to=parse").code == 0
+    before, run = artifacts(folder), run_folder(folder)
+    part = run / TRIAL / "results" / "t0_control_p01"
+    shutil.rmtree(part / "a1")
+    if how == "gone":
+        (part / "results.jsonl").unlink()
+    else:
+        (part / "results.jsonl").write_bytes(before[f"{TRIAL}/results/t0_control_p01/results.jsonl"][:-20])
+    with sqlite3.connect(run / ".emulator" / "emulator.sqlite") as service:
+        service.execute("DELETE FROM datasets WHERE id LIKE '%-out'")
+    ran = doit(folder, "resume", f"rid={RID}", "to=parse")
+    assert (ran.code, ran.worked) == (0, ["download"])
+    assert len(history.jobs(run / ".emulator")) == 4
+    after = {name: data for name, data in artifacts(folder).items() if ".damaged." not in name}
+    assert {name for name, data in before.items() if after.get(name) != data} <= {
+        f"{TRIAL}/results/t0_control_p01/a1/{name}" for name in ("BIJOutputSet.jsonl", "error-data")
+    }

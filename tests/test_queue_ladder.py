@@ -4,13 +4,18 @@ If one of these failed, rows that were paid for would be thrown away, or paid fo
 were still to be had; or rows of something else would count as results.
 """
 
+import os
+import resource
 import stat
 import sys
 import textwrap
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from emulator_kit import Api
-from queue_kit import LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
+from queue_kit import CREATE_JOB, LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
 from pipeline.fingerprints import Fingerprints
@@ -154,6 +159,49 @@ def test_results_that_are_missing_in_one_look_are_not_paid_for_twice(what, wait)
             lab.sleep(POLL)
             assert lab.go("download", wait=False).done
         lab.check()
+
+
+def test_a_cut_raw_file_of_a_job_nobody_knows_any_more_is_fetched_again():
+    """History: without the job's counts, half a file was as good as a whole one: its rows were paid for again."""
+    with Lab(TEN_ROWS) as lab, Api(lab.emulator.url) as api:
+        assert lab.go().done
+        assert api.delete(f"/batchInferenceJobs/{lab.jobs()[0]}").status_code == 200
+        lab.sleep(600)
+        folder = forget_results(lab, raw=False)
+        (folder / "ledger.jsonl").unlink()
+        raw = folder / "a1" / "BIJOutputSet.jsonl"
+        raw.write_bytes(b"".join(lines(raw)[:5]))
+        assert lab.go().done
+        assert by(lab)[0].startswith("signed links of tm-lab-")
+        lab.check()
+
+
+def test_the_breadcrumb_knows_the_output_when_ledger_and_job_are_gone():
+    own = {"call": {**CREATE_JOB, "times": None}, "do": {"own_output": True}}
+    with Lab(SMALL, own) as lab, Api(lab.emulator.url) as api:
+        assert lab.go().done
+        assert api.delete(f"/batchInferenceJobs/{lab.jobs()[0]}").status_code == 200
+        lab.sleep(600)
+        folder = forget_results(lab, raw=True)
+        (folder / "ledger.jsonl").unlink()
+        name = (folder / "OUTPUT_DATASET_ID.txt").read_text().strip()
+        (folder / "OUTPUT_DATASET_ID.txt").write_text(f"accounts/emulator/datasets/{name}\n\ufffd#\n")
+        assert lab.go().done
+        assert by(lab) == [f"signed links of {name}"]
+        lab.check()
+
+
+@pytest.mark.parametrize("floor", [0.0, 90.0])
+def test_two_looks_are_as_far_apart_as_the_services_own_steps_however_often_it_is_polled(floor):
+    with Lab(SMALL, GONE) as lab:
+        lab.poll = 1.0
+        lab.go("submit")
+        lab.sleep(600)
+        for seconds, lost in ((2, not floor), (60, not floor), (60, True)):
+            lab.go("download", wait=False, second_look_seconds=floor)
+            lab.sleep(seconds)
+            lab.go("download", wait=False, second_look_seconds=floor)
+            assert any(attempt.lost for book in lab.ledgers().values() for attempt in book.attempts) is lost
 
 
 def test_an_external_url_of_the_provider_itself_is_followed():
@@ -393,6 +441,54 @@ def test_a_firectl_that_is_not_installed_is_said_so(stranded):
     stranded.heal()
     assert stranded.go().done
     stranded.check(jobs=3)
+
+
+def _says(path, text):
+    with suppress(OSError):  # it may end while we look
+        return text.encode() in path.read_bytes()
+    return False
+
+
+@contextmanager
+def nobody_types():
+    """A terminal at which nobody sits."""
+    before = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (before, reading, writing):
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("sys.exit(f'asked: {sys.stdin.read(1)!r}')", "exit code 1, asked: ''"),
+        ("sys.stdout.write('x' * 300_000_000)", "exit code 0"),
+        ("sys.stderr.write('y' * 3_000_000 + '\\nthe end'); sys.exit(3)", "exit code 3, the end"),
+        ("import subprocess; subprocess.Popen(['sh', '-c', 'sleep 77; :', str(here)])", "exit code 0"),
+    ],
+    ids=["asks", "prints", "complains", "leaves a child"],
+)
+def test_a_firectl_is_not_listened_to_for_ever(stranded, body, said):
+    """History: it could ask at the terminal, and all that it printed was held in memory."""
+    command = firectl(stranded, body)
+    ladder = Ladder(stranded.client, read_row, Fingerprints(stranded.run.root), False, command, firectl_seconds=20)
+    attempt = stranded.ledgers()[f"m-p/{CONTROL}"].last
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with nobody_types(), pytest.raises(ResultsLost) as lost:
+        ladder.climb(stranded.run.trial("m-p").part(CONTROL), attempt, stranded.asked(f"m-p/{CONTROL}", 1))
+    assert said in lost.value.tried[-1]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 100_000  # kB
+    for _ in range(100):  # what was killed is gone a moment later
+        running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _says(path, str(stranded.folder))]
+        if not running:
+            break
+        time.sleep(0.05)
+    assert not running
 
 
 def test_a_firectl_that_does_not_end_is_killed_and_said_so(stranded):

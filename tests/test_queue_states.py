@@ -9,7 +9,20 @@ from datetime import UTC, datetime
 
 import pytest
 from emulator_kit import Api
-from queue_kit import CREATE_JOB, JOB, JOB_SECONDS, SMALL, TEN_ROWS, TWO_TRIALS, Crash, Lab, forever, golden, part_of
+from queue_kit import (
+    CREATE_JOB,
+    JOB,
+    JOB_SECONDS,
+    LINKS,
+    SMALL,
+    TEN_ROWS,
+    TWO_TRIALS,
+    Crash,
+    Lab,
+    forever,
+    golden,
+    part_of,
+)
 
 from pipeline import jsonl
 from pipeline.emulator import history
@@ -82,6 +95,43 @@ def test_without_any_counts_a_completed_job_must_account_for_each_row():
         assert any("1 of 10 rows are in neither file" in line for line in ending.said)
         assert [attempt.rows for attempt in attempts(lab)] == [10, 1]
         lab.check(jobs=4)
+
+
+ZEROS = {f"jobProgress.{name}": 0 for name in ("successfullyProcessedRequests", "failedRequests")}
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "EXPIRED"])
+@pytest.mark.parametrize("said", [ZEROS, {"jobProgress": None}], ids=["zeros", "null"])
+@pytest.mark.parametrize("what", ["an empty file", "no file of answers"])
+def test_a_job_that_counts_nothing_is_not_believed_to_have_answered_nothing_after_one_look(state, said, what):
+    """History: the gateway writes 0 for what nobody filled in; one look at an empty file led to a second job."""
+    hide = {"call": {**GET_JOB, "path": f"{JOB}/[^/]*-a1-"}, "do": {"edit": {"set": said}}}
+    with Lab(TEN_ROWS, hide, *([ends(state)] if state == "EXPIRED" else [])) as lab, Api(lab.emulator.url) as api:
+        lab.go("submit")
+        lab.sleep(600)
+        if what == "an empty file":
+            empty = {"respond": {"status": 200, "text": ""}}
+            lab.fault({"call": {"method": "GET", "path": "^/storage/.*BIJOutputSet"}, "do": empty})
+        else:
+            errors = {name: url for name, url in api.links(f"{lab.jobs()[0]}-out").items() if "error" in name}
+            lab.fault({"call": {**LINKS, "times": 1}, "do": {"edit": {"set": {"filenameToSignedUrls": errors}}}})
+        assert lab.go().done
+        assert lab.fired()[-1] == 1
+        left = [attempt.rows for attempt in attempts(lab)]
+        assert left == ([10, 4] if state == "EXPIRED" else [10])
+        lab.check(jobs=4 if state == "EXPIRED" else 2)
+
+
+def test_a_failed_job_that_counts_answers_is_looked_into():
+    """The sheet knows of no output of a FAILED job; where the job says that it answered rows, one asks."""
+    failed = {"call": GET_JOB, "do": {"edit": {"set": {"state": "JOB_STATE_FAILED"}}}}
+    with Lab(SMALL) as lab:
+        lab.go("submit")
+        lab.sleep(600)
+        lab.fault(failed)
+        assert lab.go().done
+        assert lab.fired()[0] > 0
+        lab.check()
 
 
 def test_an_output_dataset_id_that_is_none_does_not_stop_the_queue():

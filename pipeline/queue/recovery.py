@@ -3,7 +3,7 @@
     1  raw files that are still here, when they hold all that the job says it answered
     2  signed links of the output dataset (fresh ones per try)
     3  the dataset's externalUrl, when it is an allowed http(s) link
-    4  the configured firectl command
+    4  the configured firectl command, and what `results_combined.jsonl` still holds of the rows
     5  lost, in two looks a pause apart: recorded with everything that was tried; the rows are owed again
 
 Unknown is not "gone": when the provider could not be asked about a dataset and no other rung brought
@@ -14,9 +14,14 @@ names and counted, by the ids that were asked, against what the job said.
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,13 +33,15 @@ from pipeline.ledger import Attempt
 from pipeline.paths import PartPaths, raw_file
 from pipeline.providers.base import JobPhase, Provider
 from pipeline.providers.rows import BadRow
-from pipeline.queue import merge
+from pipeline.queue import attempts, merge
 from pipeline.queue.merge import ReadRow
 
 _INCOMING = ".incoming"  # what a rung brings, until it is known to be better than what is there
 _DAMAGED = "damaged"  # how a raw file that is not what was recorded is renamed
 FIRECTL_SECONDS = 3600.0  # a download of gigabytes; the command is killed after that
 _SHOWN = 200  # characters of what firectl said
+_TAIL = 4096  # bytes kept of what it writes to its standard error
+_DATASET_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ class _Yield:
 
     def lacks(self, attempt: Attempt) -> str | None:
         """What is missing against the job's own counts, else against its state; None when nothing is."""
-        succeeded, failed = attempt.counts.get("succeeded"), attempt.counts.get("failed")
-        if succeeded is not None and self.answered < min(succeeded, attempt.rows):
+        succeeded, failed = attempt.counts.get("succeeded") or 0, attempt.counts.get("failed") or 0
+        if self.answered < min(succeeded, attempt.rows):
             return f"{self.answered} of {succeeded} answered rows arrived"
-        if succeeded is not None and failed is not None:
-            accounted = min(succeeded + failed, attempt.rows)
-        else:
-            accounted = attempt.rows if attempt.ended is JobPhase.COMPLETED else 0
+        # A job that counts nothing may have been told nothing (the gateway writes 0 for what is not set), and the
+        # counts of one that completed may be behind. A second look costs a pause, a wrong belief a second job.
+        told = succeeded + failed if attempt.ended is not JobPhase.COMPLETED else 0
+        accounted = min(told or attempt.rows, attempt.rows)
         if self.accounted < accounted:
             return f"{accounted - self.accounted} of {accounted} rows are in neither file"
         return None
@@ -92,6 +99,7 @@ class Ladder:
     fingerprints: Fingerprints
     external_url: bool
     firectl: Sequence[str] | None
+    combined: Path | None = None  # the trial's combined results, when they are what was recorded
     firectl_seconds: float = FIRECTL_SECONDS
 
     def climb(self, paths: PartPaths, attempt: Attempt, asked: Collection[str]) -> Collected:
@@ -112,7 +120,10 @@ class Ladder:
             if problem is None:
                 return Collected(self._facts(folder), "raw files", tried)
             tried.append(f"raw files: {problem}")
-        for name, rung in self._rungs(attempt.output_dataset_id):
+        rungs = self._rungs(attempt.output_dataset_id, _noted(paths, attempt))
+        if self.combined is not None:
+            rungs.append((self.combined.name, partial(self._combined, self.combined, asked)))
+        for name, rung in rungs:
             disk.remove_folder(incoming)
             disk.make_folder(incoming)
             try:
@@ -137,18 +148,20 @@ class Ladder:
         disk.remove_folder(incoming)
         if unclear is not None:
             raise unclear
-        if best.accounted:
+        if best.accounted or (merge.raw_files(folder) and not attempt.counts.get("succeeded")):
             # The provider's counts and its files disagree to the end: the rows that are there were paid for.
             return Collected(self._facts(folder), "what could be had", tried, whole=False)
         raise ResultsLost(tried)
 
-    def _rungs(self, dataset: str) -> list[tuple[str, Callable[[Path], None]]]:
+    def _rungs(self, dataset: str, noted: Sequence[str]) -> list[tuple[str, Callable[[Path], None]]]:
         ways = [("signed links of", self._links)]
         if self.external_url:
             ways.append(("externalUrl of", self._external))
         if self.firectl:
             ways.append(("firectl", self._firectl))
-        return [(f"{name} {dataset}", partial(way, dataset)) for name, way in ways]
+        # What a breadcrumb names beside it: the ledger that knew the service's own name for the output may be lost.
+        named = [(name, way, dataset_id) for dataset_id in (dataset, *noted) for name, way in ways]
+        return [(f"{name} {dataset_id}", partial(way, dataset_id)) for name, way, dataset_id in named]
 
     def _links(self, dataset: str, folder: Path) -> None:
         if self.provider().download(dataset, folder) is None:
@@ -174,20 +187,30 @@ class Ladder:
             disk.make_folder(scratch)
             command = [*self.firectl, *words, dataset, "--output-dir", str(scratch)]
             try:
-                done = subprocess.run(command, capture_output=True, timeout=self.firectl_seconds, check=False)
+                code, said = _run(command, self.firectl_seconds)
             except OSError as error:
                 raise _NoSuchWay(f"{command[0]} cannot be started ({error.strerror})") from error
-            except subprocess.TimeoutExpired:
+            if code is None:
                 errors.append(f"{' '.join(words)}: ended after {self.firectl_seconds:g} s without an end")
                 continue
             found = sorted(path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink())
-            if done.returncode == 0 and found:
+            if code == 0 and found:
                 self._take(found, folder)
                 disk.remove_folder(scratch)
                 return
-            errors.append(f"{' '.join(words)}: exit code {done.returncode}{_last_words(done.stderr)}")
+            errors.append(f"{' '.join(words)}: exit code {code}{_last_words(said)}")
         disk.remove_folder(scratch)
         raise _NoSuchWay("; ".join(errors))
+
+    def _combined(self, combined: Path, asked: Collection[str], folder: Path) -> None:
+        """The answers that were put together once: they are what the provider's file of successes held."""
+        with disk.replacing(raw_file(folder, errors=False)) as file:
+            for _, data in merge.places(combined):
+                row = self.read_row(data)
+                if row.custom_id in asked and row.response is not None:
+                    file.write(data)
+        if not file.written.size:
+            raise _NoSuchWay("none of its rows are there")
 
     def _take(self, found: list[Path], folder: Path) -> None:
         """Move the command's files under our own names; its own names never become ours."""
@@ -233,6 +256,48 @@ class Ladder:
             path.name: {"sha256": self.fingerprints.sha256(path), "size": path.stat().st_size}
             for path in merge.raw_files(folder)
         }
+
+
+def _run(command: Sequence[str], seconds: float) -> tuple[int | None, bytes]:
+    """Exit code (None: it did not end) and the end of what *command* said to its standard error. Raises OSError.
+
+    It gets no terminal to ask questions at, what it prints is not kept, and its children end with it.
+    """
+    deadline, said = time.monotonic() + seconds, b""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([process.stderr], [], [], min(left, 0.5))[0]:
+                if not (block := os.read(process.stderr.fileno(), 1 << 16)):
+                    break
+                said = (said + block)[-_TAIL:]
+            elif process.poll() is not None:  # a child of its own keeps the pipe
+                break
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(max(0.0, deadline - time.monotonic())), said
+        return None, said
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+
+
+def _noted(paths: PartPaths, attempt: Attempt) -> list[str]:
+    """The output datasets that the breadcrumb notes for *attempt*, its own aside; what can be no id is left out."""
+    try:
+        crumbs = disk.read_bytes(paths.output_ids).decode(errors="replace").split()
+    except FileNotFoundError:
+        return []
+    names = [crumb.rpartition("/")[2] for crumb in crumbs if attempts.number_of(crumb) == attempt.number]
+    return [name for name in names if name != attempt.output_dataset_id and _DATASET_ID.fullmatch(name)]
 
 
 def _last_words(said: bytes) -> str:

@@ -307,7 +307,8 @@ class Work:
 
         Rows that are gone are paid for again. So they must be missing in two looks, a pause apart.
         """
-        if attempt.ended is JobPhase.FAILED or attempt.state == ID_TAKEN:
+        counted = (attempt.counts.get("succeeded") or 0) + (attempt.counts.get("failed") or 0)
+        if attempt.state == ID_TAKEN or (attempt.ended is JobPhase.FAILED and not counted):
             ledger.collect(self.files.ledger, attempt.number, {}, "no results: the job failed")
             return True
         looked = self._looked(attempt.missing_at)
@@ -320,6 +321,7 @@ class Work:
             self.context.workspace.fingerprints,
             repair["external_url"],
             repair["firectl"],
+            self._combined(),
         )
         try:
             collected = ladder.climb(self.files, attempt, set(self.settling.asked(attempt.number)))
@@ -337,6 +339,15 @@ class Work:
             self._say(step)
         ledger.collect(self.files.ledger, attempt.number, collected.files, collected.by)
         return True
+
+    def _combined(self) -> Path | None:
+        """The trial's combined results, when they are what the download recorded."""
+        work, path = self.context.workspace, self.paths.combined
+        name = path.relative_to(work.paths.root).as_posix()
+        recorded = work.manifest(self.paths.slug).stage("downloaded").outputs.get(name)
+        if not recorded or work.damage(name, recorded["sha256"], recorded["size"]) is not None:
+            return None
+        return path
 
     def _look_again(self) -> bool:
         self.in_flight = True  # so the wait goes on
