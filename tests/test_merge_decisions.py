@@ -125,8 +125,8 @@ def test_of_two_errors_for_a_row_the_one_that_may_pass_counts_in_either_order(pa
 
 @pytest.mark.parametrize(
     ("code", "lasting"),
-    [(code, True) for code in (400, 401, 404, 422, 499)]
-    + [(code, False) for code in (408, 409, 425, 429, 500, 503, 399, None, "400", "conflict", True)],
+    [(code, True) for code in (400, 401, 404, 422, 498)]
+    + [(code, False) for code in (402, 408, 409, 412, 425, 429, 499, 500, 503, 399, None, "400", "conflict", True)],
 )
 def test_an_error_lasts_when_asking_again_would_get_it_again(code, lasting):
     assert Failure(code, "x").lasting is lasting

@@ -156,18 +156,29 @@ def test_a_price_for_a_name_that_is_nearly_a_models_is_pointed_out(tmp_path):
 # --- spent and committed --------------------------------------------------------------------------
 
 
+SILENT = {"input_tokens": 0, "output_tokens": 0, "succeeded": 0}
+COUNTED = {"input_tokens": 1000, "output_tokens": 100, "succeeded": 3}
+
+
 @pytest.mark.parametrize(
     ("changes", "price", "usd"),
     [
         ({}, PRICE, 0.5),
         ({"accepted": True, "state": "RUNNING"}, PRICE, 0.5),
         ({"ended": JobPhase.COMPLETED, "counts": {"input_tokens": 1000, "output_tokens": 100}}, PRICE, 0.003),
-        ({"ended": JobPhase.PARTIAL, "counts": {"input_tokens": 1000, "cached_tokens": 1000}}, PRICE, 0.001),
+        ({"ended": JobPhase.PARTIAL, "counts": COUNTED | {"cached_tokens": 1000}}, PRICE, 0.002),
+        ({"ended": JobPhase.PARTIAL, "counts": COUNTED | {"cached_tokens": 9999}}, PRICE, 0.002),  # part of the input
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED | {"output_tokens": 0}}, PRICE, 0.5),  # 0: nobody filled it in
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED | {"input_tokens": 0}}, PRICE, 0.5),
+        ({"ended": JobPhase.COMPLETED, "counts": {"input_tokens": 1000, "succeeded": 3}}, PRICE, 0.5),
+        ({"ended": JobPhase.PARTIAL, "counts": SILENT}, PRICE, 0.0),
+        ({"ended": JobPhase.COMPLETED, "counts": SILENT | {"failed": 3}}, PRICE, 0.0),
+        ({"ended": JobPhase.COMPLETED, "counts": SILENT | {"failed": 0}}, PRICE, 0.5),
         ({"ended": JobPhase.FAILED, "counts": {}}, PRICE, 0.5),
         ({"ended": JobPhase.FAILED, "counts": {"input_tokens": 0}}, PRICE, 0.0),
         ({"counts": {"input_tokens": 1000}}, PRICE, 0.5),
         ({"estimate": {"usd": None}}, PRICE, None),
-        ({"ended": JobPhase.COMPLETED, "counts": {"input_tokens": 1}}, UNKNOWN, None),
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED}, UNKNOWN, None),
         ({"ended": JobPhase.GONE, "state": ID_TAKEN}, PRICE, 0.0),
     ],
 )

@@ -527,7 +527,14 @@ def test_rows_that_failed_are_asked_again_whatever_the_error_looks_like(shape, f
         lab.check(jobs=4)
 
 
-@pytest.mark.parametrize(("code", "again"), [(400, False), (404, False), (408, True), (429, True), (500, True)])
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [
+        *((code, False) for code in (400, 403, 404, 413)),
+        *((code, True) for code in (402, 408, 412, 429, 499, 500)),
+        *(("500", True), ("INTERNAL", True)),
+    ],
+)
 def test_a_row_is_asked_again_unless_its_error_would_be_the_same(code, again):
     with Lab(TEN_ROWS, rows_fault("error", {"every": 5}, code=code, message="because")) as lab:
         ending = lab.go()

@@ -72,11 +72,11 @@ def trouble_of(fields: Fields) -> str | None:
 
 
 def integer(fields: Fields, name: str) -> int | None:
-    """The integer under *name*, also when it is written as a string."""
+    """The count under *name*, also when it is written as a string; None for a negative one."""
     value = fields.get(name)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def text(fields: Fields, name: str) -> str:

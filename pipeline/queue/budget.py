@@ -16,6 +16,7 @@ from pipeline import jsonl, plain, trials
 from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
+from pipeline.providers.base import JobPhase
 from pipeline.queue.attempts import ID_TAKEN
 from pipeline.trials import Trial
 
@@ -169,10 +170,13 @@ def spent(attempt: Attempt, price: Price) -> float | None:
     counts: Mapping[str, int | None] = attempt.counts
     if attempt.state == ID_TAKEN:
         return 0.0  # it had no job
-    if attempt.ended is not None and counts.get("input_tokens") is not None:
-        return price.usd(
-            counts["input_tokens"] or 0, counts.get("output_tokens") or 0, counts.get("cached_tokens") or 0
-        )
+    read, written, answered = (counts.get(name) for name in ("input_tokens", "output_tokens", "succeeded"))
+    # The gateway writes 0 for what is not set. It is a figure only of a job that says otherwise too that it answered
+    # nothing.
+    silent = attempt.ended is JobPhase.COMPLETED and not counts.get("failed")
+    nothing = not silent and (answered == 0 or (attempt.ended is JobPhase.FAILED and not answered))
+    if attempt.ended is not None and read is not None and ((read and written) or nothing):
+        return price.usd(read, written or 0, min(counts.get("cached_tokens") or 0, read))
     usd: float | None = attempt.estimate.get("usd")
     return usd
 

@@ -24,9 +24,10 @@ from pipeline.providers.rows import BadRow, Row
 
 ReadRow = Callable[[bytes], Row]
 
-# Answers of these codes will be the same next time; 408, 409, 425 and 429 may pass.
+# Answers of these codes will be the same next time. Not of these: the account's state (402 unpaid, 412 suspended) and
+# what was only not now (408, 409, 425, 429, and 499, the gateway's word for a call cut off on its side).
 _LASTING = range(400, 500)
-_PASSING = frozenset({408, 409, 425, 429})
+_PASSING = frozenset({402, 408, 409, 412, 425, 429, 499})
 _TWICE = "answered twice with other content"
 _SHOWN = 1000  # bytes kept of a line above the limit
 
