@@ -370,6 +370,21 @@ def test_a_dataset_that_does_not_get_ready_is_told_and_found_again_later():
         lab.check()
 
 
+def test_data_sets_that_do_not_get_ready_do_not_keep_the_queue_from_looking_at_its_jobs():
+    """History: with wait=0 each part waited out its data set's whole deadline, one after the other."""
+    stuck = {"dataset": {"id": "-in$", "times": None}, "do": {"stuck": {"seconds": 36000}}}
+    with Lab(TWO_TRIALS, stuck) as lab:
+        before = lab.now()
+        ending = lab.go("submit", trials=("m-p",), wait=False)
+        assert isinstance(ending.error, NotReady)
+        assert len(lab.calls("POST", ":upload")) == 1
+        assert lab.now() - before < 150
+        lab.sleep(40000)
+        lab.heal()
+        assert lab.go().done
+        lab.check()
+
+
 # --- whose run, which requests ---------------------------------------------------------------------------
 
 

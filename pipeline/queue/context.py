@@ -24,6 +24,7 @@ class Options:
     wait: bool = True
     requeue: str | None = None  # overrides queue.requeue of the config
     poll_seconds: float = 30.0
+    second_look_seconds: float = 0.0  # at least so long after a first look is what is gone believed to be gone
     trials: tuple[str, ...] = ()  # submit these only; jobs of the others are looked after all the same
 
 

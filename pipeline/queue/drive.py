@@ -56,6 +56,7 @@ class Queue:
     # What the pass at hand has met.
     _unanswered: int = 0
     _quota_full: bool = False
+    _not_ready: bool = False  # an uploaded data set kept it waiting: no second one does
     _over_budget: BudgetExceeded | None = None
     _committed: list[float | None] | None = None
 
@@ -108,6 +109,7 @@ class Queue:
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
+        self._not_ready = False
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
         for slug in {work.paths.slug for work in todo}:
@@ -126,6 +128,8 @@ class Queue:
                     work.waiting_for = "the account's quota"
                 elif self._unpriced is not None:
                     work.waiting_for = "a known price"
+                elif self._not_ready:
+                    work.waiting_for = "its turn: the service is slow with data sets"
                 elif self._over_budget is None:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
             self._cut_short = 0
@@ -166,6 +170,7 @@ class Queue:
             if error is self.context.closed:
                 raise
             work.error = error
+            self._not_ready = self._not_ready or isinstance(error, NotReady)
             self.context.hands.say(f"{work.name}: {error.what}")
 
     def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
@@ -187,7 +192,7 @@ class Queue:
         raise first
 
     def _may_move(self, work: Work) -> bool:
-        waiting = work.in_flight or work.troubles or (work.owing and self._quota_full)
+        waiting = work.in_flight or work.troubles or (work.owing and (self._quota_full or self._not_ready))
         return not work.settled and work.error is None and bool(waiting)
 
     # --- small questions -------------------------------------------------------------------------

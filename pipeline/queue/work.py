@@ -359,7 +359,8 @@ class Work:
         now = self.context.hands.now()
         if first is None or first > now:
             return None
-        return now - first >= timedelta(seconds=self.context.options.poll_seconds)
+        options = self.context.options
+        return now - first >= timedelta(seconds=max(options.poll_seconds, options.second_look_seconds))
 
     def _settle(self, counted: Tally) -> None:
         self.error = self.settling.write(counted)
