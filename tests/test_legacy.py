@@ -34,7 +34,7 @@ from earlier_tool import (
 from emulator_kit import Api
 from session_kit import TO_COSTS, Ending
 
-from pipeline import disk, jsonl, ledger, opening, repair, yaml_text
+from pipeline import actions, disk, jsonl, ledger, opening, repair, yaml_text
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -88,6 +88,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         root = Path(name)
         monkeypatch.chdir(root)
         monkeypatch.setenv("FIREWORKS_API_KEY", "emulator-key")
+        monkeypatch.setattr(actions, "_SERVICE_SECOND_LOOK", 0.0)  # the emulator's steps come on no ticks of a minute
         settings = Config(account_id=ACCOUNT, job_seconds=0.02, ready_seconds=0.0)
         with Emulator(root / "store", settings) as emulator, Api(emulator.url, account=ACCOUNT) as api:
             monkeypatch.setenv("TRIALMAKE_FIREWORKS__BASE_URL", emulator.url)
