@@ -246,7 +246,7 @@ def _emulator_config(session: Session) -> EmulatorConfig:
 
 def _confirm(session: Session, planned: Planned) -> None:
     """Show what the submissions may cost; above the threshold ask, or want yes=1 where nobody can answer."""
-    if session.is_first_to_say():
+    if session.announces(planned.trials):
         session.say(
             f"to be submitted: {planned.estimate.rows:,} requests in {planned.parts:,} parts, about "
             f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"

@@ -282,6 +282,15 @@ class ResetDep(_Declaring):
     name = "reset-dep"
 
 
+class Strace(_NotHere):
+    """`doit strace`: it would do a phase as a reader."""
+
+    name = "strace"
+    doc_purpose = "(not used here: what a phase reads and writes is told by info)"
+    said = "doit strace would do a phase outside the run's lock, and its record."
+    hint = "doit info PHASE:TRIAL lists what it reads and writes"
+
+
 class Forget(Ours, cmd_forget.Forget):  # type: ignore[misc] # doit ships no types
     """`doit forget PHASE`: the manifests' records of it become stale."""
 

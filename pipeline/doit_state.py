@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from doit.dependency import FileChangedChecker
-from doit.exceptions import InvalidCommand
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -58,12 +57,8 @@ class Backend:
         return None if dependency.endswith(":") else _LOOKED_AT
 
     def set(self, _task_id: str, dependency: str, _value: Any) -> None:
-        """Commit with the last key of a success; what `ignore` and `reset-dep` would store has no meaning here."""
-        if self._session.readonly:
-            raise InvalidCommand(
-                "phases cannot be ignored or marked as done: what is done is seen by looking at the files.\n"
-                "To leave phases out: doit to=PHASE, only=PHASE or trial=NAME"
-            )
+        """Commit with the last key of a success."""
+        assert not self._session.readonly, "commands that would store a state are refused in commands.py"
         if dependency == _LAST_OF_SUCCESS:
             self._session.remember()
 

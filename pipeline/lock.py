@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipeline import disk, jsonl
 from pipeline.errors import DiskTrouble, RunLocked
 
 _LOOK = 0.2  # seconds between a worker's looks for its parent
+_NAME_BYTES = 4096  # of the lock's file that are read; a holder's name has about fifty
 _REMEDY = "free space on the run's disk, or make its folder writable"
 
 _held: set[int] = set()
@@ -96,6 +98,34 @@ def waiting(path: Path) -> Iterator[None]:
         yield
 
 
+def holder(path: Path) -> dict[str, Any] | None:
+    """pid and time of the process that holds the lock at *path*; None when nobody does, or none can be named.
+
+    A name alone proves nothing, since a killed process leaves its own behind. Who ends properly leaves none, and then
+    the lock is not tried: even a shared one, held for a moment, could turn away a process that starts just now.
+    """
+    try:
+        with open(path, "rb") as stream:
+            if not (named := stream.read(_NAME_BYTES)):
+                return None
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _named(named)
+    except OSError:
+        pass  # no lock was ever taken, or it may not be looked at
+    return None
+
+
+def _named(data: bytes) -> dict[str, Any] | None:
+    """What a holder wrote of itself; None while it is just writing it."""
+    try:
+        me = jsonl.loads(data)
+        return {"pid": int(me["pid"]), "since": str(me["since"])}
+    except (jsonl.BadJson, KeyError, TypeError, ValueError):
+        return None
+
+
 def _hold(descriptor: int) -> None:
     global _holder_pid
     _holder_pid = os.getpid()
@@ -132,11 +162,17 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _holder(descriptor: int) -> str:
     """Who has the lock; a name that a killed process left there is not the one of who has just taken it."""
-    try:
-        me = jsonl.loads(os.pread(descriptor, 4096, 0))
-        os.kill(int(me["pid"]), 0)
-        return f"process {me['pid']}, since {me['since']}"
-    except PermissionError:  # another user's, and alive
-        return f"process {me['pid']}, since {me['since']}"
-    except (jsonl.BadJson, KeyError, TypeError, ValueError, ProcessLookupError):
+    me = _named(os.pread(descriptor, _NAME_BYTES, 0))
+    if me is None or not _is_alive(me["pid"]):
         return "a process that has just started"
+    return f"process {me['pid']}, since {me['since']}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -77,7 +77,7 @@ def plan(session: Session) -> Plan:
             to_send += [(slug, estimate) for estimate in _unsent(session, slug)]
     planned = Planned()
     for slug, estimate in to_send:
-        planned = planned.with_part(estimate, Price.of(work.config, work.trials[slug]))
+        planned = planned.with_part(estimate, Price.of(work.config, work.trials[slug]), slug)
     return Plan(
         rid=work.rid,
         # What would be made has no config yet; a folder of its name may be there, of a run that was never submitted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -55,7 +55,7 @@ class Session:
         self.queue: Queue | None = None  # made when a phase first needs it
         self.forgetting = False
         self.has_workers = False  # whether phases are done by workers (`-n`), not by this process alone
-        self._said_by_a_worker: Any = None  # shared by them
+        self._announced: Any = None  # shared by them: of each trial, whether what it may cost was said
         # Under `-n` with threads a task's start is reported by its worker.
         self._recording = threading.RLock()
         self._exit = exits
@@ -139,19 +139,21 @@ class Session:
 
     def share_work(self) -> None:
         """Phases will be done by workers forked from here."""
-        from multiprocessing import Value  # doit needs it now too
+        from multiprocessing import Array  # doit needs it now too
 
         self.has_workers = True
-        self._said_by_a_worker = Value("b", False)
+        self._announced = Array("b", len(self.workspace.trials))
 
-    def is_first_to_say(self) -> bool:
-        """Whether the caller, of all workers, is to say what is said once."""
-        if self._said_by_a_worker is None:
+    def announces(self, trials: Set[str]) -> bool:
+        """Whether the caller is to say what *trials* may cost: the first of all workers that knows of one of them."""
+        if self._announced is None:
             return True
-        with self._said_by_a_worker:
-            first = not self._said_by_a_worker.value
-            self._said_by_a_worker.value = True
-        return first
+        places = [place for place, slug in enumerate(self.workspace.trials) if slug in trials]
+        with self._announced:
+            news = not all(self._announced[place] for place in places)
+            for place in places:
+                self._announced[place] = True
+        return news
 
     def begin(self, phase: str, slug: str) -> None:
         """Record that a cell's work starts."""

@@ -5,13 +5,12 @@ Plain data first (for `--json` and for tests), text made from it second. Nothing
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pipeline import done, fingerprints, graph, jsonl, mirror, paths, traces, workspace
+from pipeline import done, fingerprints, graph, lock, mirror, paths, traces, workspace
 from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
@@ -21,7 +20,6 @@ Document = dict[str, Any]
 
 # What a decision already says; another recorded stage (failed, stopped, in progress) is worth showing.
 _IMPLIED = {"skip": "completed", "run": "pending"}
-_LOCK_BYTES = 4096  # of the lock's file; a holder's name has about fifty
 
 
 def named_run(rid: str) -> RunPaths:
@@ -95,7 +93,7 @@ def status(session: Session) -> Document:
         "folder": work.paths.root.as_posix(),
         "created_at": work.record.created_at,
         "config_changes": work.config_changes,
-        "at_work": _at_work(work.paths),
+        "at_work": lock.holder(work.paths.lock),
         "cells": cells,
         "jobs": jobs,
     }
@@ -124,27 +122,6 @@ def _job_states(session: Session, slug: str) -> Mapping[str, str]:
             return mirror.states(index, session.workspace.trial_paths(slug))
     recorded: Mapping[str, str] = session.workspace.manifest(slug).document["job_status"]
     return recorded
-
-
-def _at_work(run: RunPaths) -> Document | None:
-    """The process that holds the run's lock, with the time it took it; None when nobody does, or none can be named.
-
-    A name alone proves nothing, since a killed process leaves its own behind. Who ends properly leaves none, and then
-    the lock is not tried: even a shared one, held for a moment, could turn away a process that starts just now.
-    """
-    try:
-        with open(run.lock, "rb") as stream:
-            named = stream.read(_LOCK_BYTES)
-            if not named:
-                return None
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = jsonl.loads(named)
-                return {"pid": int(holder["pid"]), "since": str(holder["since"])}
-    except (OSError, jsonl.BadJson, KeyError, TypeError, ValueError):
-        pass  # no lock was ever taken, it may not be looked at, or its holder is just writing its name
-    return None
 
 
 def _trouble(run: RunPaths, error: Exception) -> str | None:

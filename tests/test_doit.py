@@ -379,6 +379,14 @@ def test_always_runs_what_is_named_and_submits_nothing(one):
     assert doit(one).worked == []
 
 
+def test_strace_does_no_phase_outside_the_lock(one):
+    """It did the phase, for a reader, and then failed to record it."""
+    before = tree(one)
+    refused = doit(one, "strace", f"parse:{TRIAL}")
+    assert (refused.code, tree(one)) == (3, before)
+    assert "outside the run's lock" in refused.err
+
+
 @pytest.mark.parametrize("words", [["ignore", "parse"], ["reset-dep", "parse"]])
 def test_a_phase_cannot_be_declared_done(one, words):
     result(one, "predictions.csv").unlink()
@@ -796,6 +804,25 @@ def test_several_workers_say_once_what_is_to_be_submitted(fresh):
     ended = forked(fresh, "-n", "2", "to=submit").wait()
     assert ended.code == 0, ended.err
     assert re.findall("to be submitted: (.*) requests", ended.out) == ["80"]
+
+
+def test_a_worker_announces_a_trial_that_no_other_knew_of(built):
+    """From nothing, one worker submits a trial while the next is being built: its cost must be said, too."""
+    with reading(built) as session:
+        assert session.announces({TRIAL})
+        assert session.announces({TRIAL})  # alone, each time it is asked
+        session.share_work()
+        assert session.announces({TRIAL})
+        assert not session.announces({TRIAL})
+        assert session.announces({TRIAL, OTHER})
+        assert not session.announces({OTHER})
+
+
+def test_several_workers_from_nothing_leave_no_request_unsaid(fresh):
+    (fresh / "experiment.yaml").write_text(two_trials())
+    ended = forked(fresh, "-n", "2", *START, "to=submit").wait()
+    assert ended.code == 0, ended.err
+    assert sum(map(int, re.findall("to be submitted: (.*) requests", ended.out))) >= 80
 
 
 # --- endings ----------------------------------------------------------------------------------------

@@ -118,12 +118,12 @@ def test_the_intent_keeps_the_most_it_may_cost():
 
 def test_a_plan_of_several_parts_has_one_price_or_none():
     estimate = Estimate(10, 1000, 1200, 1500, 300, 1000)
-    both = Planned().with_part(estimate, PRICE).with_part(estimate, PRICE)
+    both = Planned().with_part(estimate, PRICE, "t").with_part(estimate, PRICE, "t")
     assert (both.parts, both.estimate.rows) == (2, 20)
     assert both.usd == pytest.approx((0.004, 0.0108, 0.026))
     assert re.fullmatch(r"for about \$0\.0108 \(\$0\.0040* to at most \$0\.0260*\)", both.cost)
-    assert both.with_part(estimate, UNKNOWN).with_part(estimate, PRICE).usd is None
-    assert both.with_part(estimate, UNKNOWN).cost == "at an unknown price"
+    assert both.with_part(estimate, UNKNOWN, "t").with_part(estimate, PRICE, "t").usd is None
+    assert both.with_part(estimate, UNKNOWN, "t").cost == "at an unknown price"
     assert Planned().usd == (0.0, 0.0, 0.0)
 
 
@@ -134,11 +134,16 @@ def test_a_model_without_a_price_is_named_and_its_cost_never_looks_like_nothing(
     estimate = Estimate(10, 1000, 1200, 1500, 300, 1000)
     one = checked(tmp_path, models=models, provider=provider, prices=PRICED)
     prices = [Price.of(one, trial) for trial in one.trials]
-    both = Planned().with_part(estimate, prices[0]).with_part(estimate, prices[1]).with_part(estimate, prices[1])
+    both = (
+        Planned()
+        .with_part(estimate, prices[0], "t")
+        .with_part(estimate, prices[1], "u")
+        .with_part(estimate, prices[1], "u")
+    )
     assert both.cost == "for about $0.0054 ($0.0020 to at most $0.0130; no price for lab/large: not counted)"
     assert (both.usd is None) is (provider == "fireworks")
     none = checked(tmp_path, models=models, provider=provider)
-    alone = Planned().with_part(estimate, Price.of(none, none.trials[0]))
+    alone = Planned().with_part(estimate, Price.of(none, none.trials[0]), "t")
     what = "at an unknown price" if provider == "fireworks" else "free with the emulator"
     assert alone.cost == f"{what} (no price for lab/small: not counted)"
 
@@ -147,7 +152,7 @@ def test_a_price_for_a_name_that_is_nearly_a_models_is_pointed_out(tmp_path):
     """A price list may name models that are not asked; so it is no error, and was never told."""
     price = PRICED["models"]["lab/small"]
     found = checked(tmp_path, provider="fireworks", prices={"models": {"smal": price, "unlike": price}})
-    planned = Planned().with_part(NOTHING, Price.of(found, found.trials[0]))
+    planned = Planned().with_part(NOTHING, Price.of(found, found.trials[0]), "t")
     assert "no price for lab/small (prices.models has 'smal'; did you mean 'small'?): not counted" in planned.cost
     other = checked(tmp_path, provider="fireworks", prices={"models": {"unlike": price}})
     assert Price.of(other, other.trials[0]).missing == "lab/small"

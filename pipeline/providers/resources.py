@@ -93,7 +93,12 @@ def last_segment(name: str) -> str:
 def _id(fields: Fields, name: str) -> str:
     """The id under *name*, empty when it is none: it goes into the ledger and into paths of requests."""
     found = last_segment(text(fields, name))
-    return found if _ID.fullmatch(found) else ""
+    return found if is_id(found) else ""
+
+
+def is_id(text: str) -> bool:
+    """Whether *text* can be the id of a resource, and so a piece of a path."""
+    return _ID.fullmatch(text) is not None
 
 
 def _state(fields: Fields) -> str:

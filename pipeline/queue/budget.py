@@ -100,7 +100,8 @@ NOTHING = Estimate(0, 0, 0, 0, 0, 0)
 class Planned:
     """What an invocation is about to submit, all parts together; *usd* is (low, expected, high), None when unknown.
 
-    *listed* is the same for the models that have a price, None where none has; *unpriced* names the others.
+    *listed* is the same for the models that have a price, None where none has; *unpriced* names the others. *trials*
+    are those the parts are of.
     """
 
     parts: int = 0
@@ -108,9 +109,10 @@ class Planned:
     usd: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
     listed: tuple[float, float, float] | None = None
     unpriced: tuple[str, ...] = ()
+    trials: frozenset[str] = frozenset()
 
-    def with_part(self, estimate: Estimate, price: Price) -> Planned:
-        """The same and one part more."""
+    def with_part(self, estimate: Estimate, price: Price, trial: str) -> Planned:
+        """The same and one part of *trial* more."""
         usd = estimate.usd(price)
         total = None if usd is None or self.usd is None else add(self.usd, usd)
         listed, unpriced = self.listed, self.unpriced
@@ -118,7 +120,7 @@ class Planned:
             unpriced = tuple(dict.fromkeys((*unpriced, price.missing)))
         elif usd is not None:
             listed = usd if listed is None else add(listed, usd)
-        return Planned(self.parts + 1, self.estimate + estimate, total, listed, unpriced)
+        return Planned(self.parts + 1, self.estimate + estimate, total, listed, unpriced, self.trials | {trial})
 
     @property
     def cost(self) -> str:

@@ -251,8 +251,9 @@ class Queue:
                     continue
                 if work.files.root.is_dir() and any(work.files.root.iterdir()):
                     continue  # submitted before, or its raw files are here
-                price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
-                planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price)
+                slug = work.paths.slug
+                price = Price.of(self.workspace.config, self.workspace.trials[slug])
+                planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
             self._planned_usd = planned.usd[1] if planned.usd and planned.parts else None
             try:
                 self._refuse_unpriced()

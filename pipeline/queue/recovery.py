@@ -31,6 +31,7 @@ from pipeline.errors import AuthError, ProviderError, Refused
 from pipeline.fingerprints import Fingerprints
 from pipeline.ledger import Attempt
 from pipeline.paths import PartPaths, raw_file
+from pipeline.providers import resources
 from pipeline.providers.base import JobPhase, Provider
 from pipeline.providers.rows import BadRow
 from pipeline.queue import attempts, merge
@@ -41,7 +42,6 @@ _DAMAGED = "damaged"  # how a raw file that is not what was recorded is renamed
 FIRECTL_SECONDS = 3600.0  # a download of gigabytes; the command is killed after that
 _SHOWN = 200  # characters of what firectl said
 _TAIL = 4096  # bytes kept of what it writes to its standard error
-_DATASET_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -296,8 +296,8 @@ def _noted(paths: PartPaths, attempt: Attempt) -> list[str]:
         crumbs = disk.read_bytes(paths.output_ids).decode(errors="replace").split()
     except FileNotFoundError:
         return []
-    names = [crumb.rpartition("/")[2] for crumb in crumbs if attempts.number_of(crumb) == attempt.number]
-    return [name for name in names if name != attempt.output_dataset_id and _DATASET_ID.fullmatch(name)]
+    names = [resources.last_segment(crumb) for crumb in crumbs if attempts.number_of(crumb) == attempt.number]
+    return [name for name in names if name != attempt.output_dataset_id and resources.is_id(name)]
 
 
 def _last_words(said: bytes) -> str:
