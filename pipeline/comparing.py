@@ -222,7 +222,7 @@ def power_from_pilot(pilot: str, temp: str | None, kind: str | None, metric: str
     Raises UnknownRun, UsageError for what the pilot does not hold, NotReady, or DamagedArtifact for a file that is not
     what its phase writes.
     """
-    from pipeline.report.model import read_significance
+    from pipeline.report.artifacts import read_significance
     from pipeline.statistics import power
     from pipeline.statistics.estimates import ONE_CLUSTER
 
@@ -329,7 +329,7 @@ def _temp_key(text: str) -> str:
 
 def _price_of_a_request(costs: Path) -> float:
     """US dollars, the mean over all requests of the run: costs.json does not tell open from closed ones."""
-    from pipeline.report.model import read_costs
+    from pipeline.report.artifacts import read_costs
 
     document = read_costs(costs)
     rows = document["usage_records"]

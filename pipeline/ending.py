@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
-from pipeline.report.model import Block, Json, blocks
+from pipeline.report.artifacts import Block, Json, blocks
 from pipeline.report.text import is_point, listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 

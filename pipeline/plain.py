@@ -18,10 +18,20 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 
+_SIGNED_LINK = re.compile(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*", re.IGNORECASE)
+
+WORDS_SHOWN = 300  # characters of a service's own words in a message
+
 
 def visible(text: str) -> str:
     """*text* with every character that would act unseen as an escape such as `\\x1b` or `\\u202e`."""
     return _INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def readable(words: str) -> str:
+    """A service's *words* on one line of at most WORDS_SHOWN characters, all visible; links without what signs them."""
+    line = visible(_SIGNED_LINK.sub(r"\1?...", " ".join(words.split())))
+    return line if len(line) <= WORDS_SHOWN else line[:WORDS_SHOWN] + "..."
 
 
 def columns(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from quick_folder import quick_folder
@@ -1014,11 +1015,35 @@ def test_hostile_text_reaches_the_terminal_as_escapes(quick_path):
 
 @pytest.mark.parametrize("command", ["list", "list --status --all", "help", "plan"])
 def test_looking_imports_nothing_heavy(one, command):
-    words = [sys.executable, "-X", "importtime", "-m", "doit", *command.split()]
-    shown = subprocess.run(words, cwd=one, capture_output=True, text=True, check=True, env=environment())
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in shown.stderr.splitlines()}
+    assert not imported_by(one, *command.split()) & HEAVY
+
+
+def test_what_is_repaired_from_files_at_hand_imports_nothing_heavy(one):
+    results = next(one.glob("experiments/*/*/results/*/results.jsonl"))
+    whole = results.read_bytes()
+    results.write_bytes(whole[:-10])
+    imported = imported_by(one)
+    assert results.read_bytes() == whole
+    assert "pipeline.queue.work" in imported
+    assert not imported & HEAVY
+
+
+def test_the_last_words_of_a_run_import_nothing_that_a_report_is_made_with(one):
+    imported = imported_by(one)
+    assert "pipeline.ending" in imported
+    assert not imported & {"pipeline.report.model", "pipeline.phases"}
+
+
+HEAVY = {"pandas", "scipy", "matplotlib", "requests", "numpy", "jinja2", "rich"}
+
+
+def imported_by(folder: Path, *words: str) -> set[str]:
+    """The modules that `doit` with *words* imports in *folder*."""
+    command = [sys.executable, "-X", "importtime", "-m", "doit", *words]
+    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment())
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines() if "|" in line}
     assert "doit" in imported
-    assert not imported & {"pandas", "scipy", "matplotlib", "requests", "numpy", "jinja2", "rich"}
+    return imported
 
 
 # --- what bad input gets ----------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from scripted_server import (
 )
 
 from pipeline.errors import AuthError, ConfigError, DamagedArtifact, TrialmakeError, Unreachable, UnreadableFile
-from pipeline.providers.http import Answer, Api, Pace, Patience, Trouble, file_body, readable, retry_after
+from pipeline.plain import readable
+from pipeline.providers.http import Answer, Api, Pace, Patience, Trouble, file_body, retry_after
 from pipeline.secret import Secret
 
 KEY = "fw_CANARY_0123456789"

@@ -11,9 +11,9 @@ from pipeline import disk, jsonl
 from pipeline.config import Config
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.report.artifacts import blocks, read_costs, read_significance
 from pipeline.report.html import page
 from pipeline.report.markdown import markdown
-from pipeline.report.model import blocks, read_costs, read_significance
 from pipeline.report.overview import Entry, overview
 from pipeline.trials import Trial
 

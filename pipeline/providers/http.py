@@ -37,13 +37,13 @@ from requests.adapters import HTTPAdapter
 
 from pipeline import disk, jsonl
 from pipeline.errors import AuthError, ConfigError, DamagedArtifact, Unreachable
+from pipeline.plain import WORDS_SHOWN, readable
 from pipeline.providers.links import without_query
 from pipeline.secret import Secret
 
 BLOCK = 1 << 18  # bytes asked of the socket at once; a slow sender gives less, and the clock is looked at
 MAX_ANSWER = 16 << 20  # bytes of an API answer; a page of 200 jobs has less than 1 MB
 MAX_ANSWER_SECONDS = 120.0  # for reading one, since a drip of single bytes never meets a read timeout
-SHOWN = 300  # characters of a service's own words in a message
 
 # 408, 425, 429: not now. 499: the gateway's word for a call cut off on its side. 5xx: server trouble.
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 507, 508, 509, *range(520, 531)})
@@ -121,7 +121,7 @@ class Answer:
         for candidate in (document.get("message"), nested):
             if isinstance(candidate, str) and candidate.strip():
                 return readable(candidate)
-        text = self.body[: 4 * SHOWN].decode("utf-8", "replace").strip()
+        text = self.body[: 4 * WORDS_SHOWN].decode("utf-8", "replace").strip()
         if text.startswith("<"):
             title = re.search(r"<title>(.*?)</title>", text, re.I | re.S)
             return f"an HTML page ({readable(title[1])})" if title else "an HTML page"
@@ -147,13 +147,6 @@ class Answer:
     def about_quota(self) -> bool:
         """Whether a refusal is about the account's quota; it comes with 400, not 429, and perhaps with others."""
         return not self.ok and _QUOTA.search(self.message) is not None
-
-
-def readable(text: str) -> str:
-    """*text* on one line, cut to SHOWN characters, control characters as escapes, links without what signs them."""
-    line = re.sub(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*", r"\1?...", " ".join(text.split()), flags=re.I)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
-    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

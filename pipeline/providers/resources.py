@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.plain import readable
 from pipeline.providers.base import Counts, Dataset, Job, JobPhase
-from pipeline.providers.http import readable
 
 Fields = Mapping[str, Any]
 

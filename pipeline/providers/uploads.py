@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pipeline import disk
 from pipeline.errors import NotReady, ProviderError
+from pipeline.plain import readable
 from pipeline.providers import resources
 from pipeline.providers.account import DATASETS, NOTHING_SPENT, Account
-from pipeline.providers.http import Answer, Pace, Patience, Trouble, file_body, readable
+from pipeline.providers.http import Answer, Pace, Patience, Trouble, file_body
 from pipeline.providers.storage import Links
 
 UPLOAD_THRESHOLD = 100_000_000  # bytes; `:upload` takes 150 MB, the edge before it less (API sheet 2.3)

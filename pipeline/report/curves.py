@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.report import plot
+from pipeline.report.artifacts import Block
 from pipeline.report.blocks import Figure, Line, Paragraph, Table
-from pipeline.report.model import Block, Model
+from pipeline.report.model import Model
 from pipeline.report.places import place
 from pipeline.report.text import number, percent, usd
 

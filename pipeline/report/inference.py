@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from pipeline.report.artifacts import Block, Json
 from pipeline.report.blocks import Block as Part
 from pipeline.report.blocks import Bullets, Details, Heading, Line, Paragraph, Section, Table, folded
-from pipeline.report.model import Block, Json, Model
+from pipeline.report.model import Model
 from pipeline.report.places import metrics, where
 from pipeline.report.text import (
     DASH,

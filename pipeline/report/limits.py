@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.custom_id import OPEN
-from pipeline.report.model import Block, Json, Model
+from pipeline.report.artifacts import Block, Json
+from pipeline.report.model import Model
 from pipeline.report.text import counted, is_point, listed, p_phrase, points
 from pipeline.report.verdict import TYPE_NAMES
 from pipeline.statistics.fdr import adjust

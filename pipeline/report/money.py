@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.report import curves
+from pipeline.report.artifacts import Json
 from pipeline.report.blocks import Block, Code, Details, Heading, Line, Paragraph, Section, Table
-from pipeline.report.model import Json, Model
+from pipeline.report.model import Model
 from pipeline.report.text import DASH, count, counted, number, percent, points, usd
 
 

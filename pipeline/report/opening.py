@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from pipeline.report import limits, words
 from pipeline.report.answers import Group
+from pipeline.report.artifacts import TYPES
 from pipeline.report.blocks import Block, Bullets, Code, Details, Findings, Heading, Note, Paragraph, Section, Table
-from pipeline.report.model import TYPES, Model
+from pipeline.report.model import Model
 from pipeline.report.text import DASH, count, counted, p_cell, percent
 from pipeline.report.verdict import TYPE_NAMES
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.report.artifacts import TYPES, Json
+from pipeline.report.artifacts import Block as Compared
 from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Paragraph, Section, Table, folded
 from pipeline.report.figures import Row, forest_of
-from pipeline.report.model import TYPES, Json
-from pipeline.report.model import Block as Compared
 from pipeline.report.text import DASH, NBSP, count, is_point, listed, p_cell, percent, points, points_span, usd
 from pipeline.report.verdict import TYPE_NAMES, judged
 

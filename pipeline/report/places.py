@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.report.model import Block, Json, Model
+from pipeline.report.artifacts import Block, Json
+from pipeline.report.model import Model
 from pipeline.report.verdict import TYPE_NAMES
 
 

@@ -8,6 +8,7 @@ from pipeline import jsonl
 from pipeline.identity import FORMATS
 from pipeline.paths import RunPaths
 from pipeline.report import words
+from pipeline.report.artifacts import TYPES
 from pipeline.report.blocks import (
     Block,
     Bullets,
@@ -21,7 +22,7 @@ from pipeline.report.blocks import (
     Section,
     Table,
 )
-from pipeline.report.model import TYPES, Model
+from pipeline.report.model import Model
 from pipeline.report.text import DASH, count, counted, listed, sha256
 from pipeline.report.verdict import METRIC_NAMES, TYPE_NAMES
 from pipeline.version import VERSION

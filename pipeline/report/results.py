@@ -8,9 +8,10 @@ from scipy.special import stdtrit
 
 from pipeline.custom_id import OPEN
 from pipeline.report import figures
+from pipeline.report.artifacts import Block, Json
 from pipeline.report.blocks import Block as Part
 from pipeline.report.blocks import Bullets, Code, Details, Heading, Line, Paragraph, Section, Table
-from pipeline.report.model import Block, Json, Model
+from pipeline.report.model import Model
 from pipeline.report.places import suffix
 from pipeline.report.text import (
     DASH,

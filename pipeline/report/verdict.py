@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pipeline.report.model import Block, Json
+from pipeline.report.artifacts import Block, Json
 
 TYPE_NAMES = {"closed": "Closed-book", "open": "Open-book"}
 METRIC_NAMES = {

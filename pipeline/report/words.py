@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.report.artifacts import Block, Json
 from pipeline.report.blocks import Finding
 from pipeline.report.limits import Size, out_of_reach, spots
-from pipeline.report.model import Block, Json, Model
+from pipeline.report.model import Model
 from pipeline.report.text import counted, listed, p_phrase, percent, points, points_span, unsigned_points
 from pipeline.report.verdict import METRIC_WORDS, TYPE_NAMES, Verdict, judged
 
