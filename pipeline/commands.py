@@ -9,6 +9,7 @@ Errors end with one clear message and their exit code; SIGTERM ends like Ctrl-C.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import gc
 import os
@@ -72,6 +73,7 @@ class Ours(Command):  # type: ignore[misc] # doit ships no types
         # What was made by now, all by imports, stays; and seldom looking for cycles saves a no-op a twentieth.
         if not gc.get_freeze_count():  # a second time it would keep for ever what an earlier command left in cycles
             gc.freeze()
+            atexit.register(gc.freeze)  # nor is anything searched that goes with the process
         gc.set_threshold(_OBJECTS_PER_COLLECTION)
         try:
             return int(super().parse_execute(words) or 0)
