@@ -50,6 +50,7 @@ class Ending:
     missing: int
     usd: float | None
     unpriced: tuple[str, ...]  # models without a list price
+    uncounted: tuple[str, ...]  # trials of which the service counted no row's tokens
     emulated: bool
 
     def lines(self) -> Iterator[Line]:
@@ -65,8 +66,9 @@ class Ending:
             "verdicts": [vars(place) for place in self.places],
             "asked": self.asked,
             "missing": self.missing,
-            "usd": None if self.unpriced else self.usd,
+            "usd": None if self.unpriced or self.uncounted else self.usd,
             "unpriced": list(self.unpriced),
+            "uncounted": list(self.uncounted),
         }
 
     def _cost(self) -> Iterator[str]:
@@ -75,6 +77,8 @@ class Ending:
             yield f"{plain.usd(self.usd)}{' by list price' if self.emulated or self.unpriced else ''}"
         if self.unpriced:
             yield f"no list price for {listed(self.unpriced)}: not counted"
+        if self.uncounted:
+            yield f"no token counts of {listed(self.uncounted)}: not counted"
         if self.emulated:
             yield "the emulator charges nothing"
 
@@ -108,6 +112,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
     asked = missing = 0
     priced: list[float] = []
     unpriced: dict[str, None] = {}
+    uncounted: list[str] = []
     ours = schema.load("significance.schema")["properties"]["schema_version"]["const"]
     for slug in slugs:
         paths = work.trial_paths(slug)
@@ -124,12 +129,15 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
         asked += sum(part["rows"] for part in attempts["parts"])
         missing += sum(part["failed"] for part in attempts["parts"])
         # Not by `usd`: the emulator's is 0 where a model has no list price, beside others that are example prices.
-        if costs["pricing"]["table_found"]:
-            priced.append(costs["usd"])
-        else:
+        if not costs["pricing"]["table_found"]:
             unpriced[costs["pricing"]["model_key"]] = None
-    usd = None if unpriced and not priced else sum(priced)
-    return Ending(tuple(places), asked, missing, usd, tuple(unpriced), work.config["provider"] == "emulator")
+        elif costs["usd"] is None:
+            uncounted.append(slug)
+        else:
+            priced.append(costs["usd"])
+    usd = None if (unpriced or uncounted) and not priced else sum(priced)
+    emulated = work.config["provider"] == "emulator"
+    return Ending(tuple(places), asked, missing, usd, tuple(unpriced), tuple(uncounted), emulated)
 
 
 def _places(slug: str, significance: Json) -> Iterator[Place]:

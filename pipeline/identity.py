@@ -29,7 +29,7 @@ FORMATS: Mapping[str, int] = {
     "parse": 1,
     "score": 2,
     "stats": 8,
-    "costs": 1,
+    "costs": 2,
     "report": 8,
     "archive": 1,
     "index": 4,

@@ -70,6 +70,17 @@ def test_what_has_no_list_price_is_named_and_never_0(tmp_path, provider, priced,
     assert found.as_json()["unpriced"] == [name for name in ("lab/a", "lab/b") if name not in priced]
 
 
+def test_a_trial_whose_tokens_nobody_counted_is_named_and_never_0(tmp_path):
+    made = make(tmp_path, provider="fireworks", prices={"lab/model-a": PRICE}, tokens=False)
+    found = came_to(made)
+    (cost,) = [line for line, _ in found.lines() if line.startswith("cost: ")]
+    assert cost == f"cost: no token counts of {made.trial.slug}: not counted"
+    assert (found.as_json()["usd"], found.as_json()["uncounted"]) == (None, [made.trial.slug])
+    made.report()
+    assert "No answer came with token counts, so what was paid is not known; it is not 0." in made.markdown
+    made.overview()
+
+
 def test_of_many_trials_each_has_one_line_best_first(tmp_path):
     made = make(tmp_path, treatments=("a", "b"), temperatures=(0, 0.5))
     lines = [line for line, _ in came_to(made, [f"m-{number}" for number in range(7)]).lines()]

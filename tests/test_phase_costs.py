@@ -110,7 +110,7 @@ def test_the_whole_document_by_hand(small):
         "usage_records": 8,
         "unpriced_rows": 0,
         "usd": 0.0022,
-        "schema_version": 1,
+        "schema_version": 2,
         "usage_source": {"type": "predictions", "path": "small-default/results/usage.csv"},
         "batch_discount_applied": True,
         "pricing": {
@@ -269,8 +269,9 @@ def test_rows_that_failed_cost_what_the_provider_counted(quick_path):
     small.history(COUNTS)
     small.scored(*SCORES)
     small.costs()
-    assert small.document["conditions"]["control"]["usd"] == 0.0
-    assert small.document["conditions"]["control"]["unpriced_rows"] == 4
+    control = small.document["conditions"]["control"]
+    assert (control["usage_records"], control["unpriced_rows"]) == (0, 4)
+    assert (control["usd"], control["usd_per_item"]) == (None, None)
     assert small.document["attempts"]["spent_on_unused_rows_usd"] == 0.0012
 
 
@@ -283,7 +284,9 @@ def test_rows_that_failed_cost_what_the_provider_counted(quick_path):
         ([COUNTS, TAKEN], 800 * IN + 80 * OUT, 0.0002),
         ([COUNTS, TAKEN, COUNTS], 1200 * IN + 120 * OUT, 0.0014),
         ([COUNTS, TAKEN, {}], None, None),
-        ([{"input_tokens": 400}], 800 * IN, 0.0),
+        ([{"input_tokens": 400}], None, None),
+        ([{"input_tokens": 0, "output_tokens": 0}], None, None),
+        ([{**COUNTS, "cached_tokens": 500}], 800 * CACHED + 80 * OUT, 0.0),
         ([{**COUNTS, "cached_tokens": 400}], 800 * CACHED + 80 * OUT, 0.0),
     ],
 )
@@ -298,6 +301,19 @@ def test_attempts_are_priced_by_the_providers_own_counts(small, counts, provider
     if provider is not None:
         assert sum(part["usd"] for part in small.document["parts"]) == pytest.approx(provider)
     assert small.document["parts"][0]["attempts"] == len(counts)
+    if None in (provider, small.document["parts"][0]["usd"]):
+        assert (provider, small.document["parts"][0]["usd"]) == (None, None)
+
+
+def test_of_a_run_without_any_counts_the_price_is_unknown_not_0(quick_path):
+    small = Priced(quick_path, provider="fireworks")
+    small.used(lambda name: None)
+    small.history({})
+    small.scored(*SCORES)
+    small.costs()
+    blocks = (small.document, *small.document["conditions"].values(), *small.document["temps"]["0"].values())
+    assert [(block["usage_records"], block["usd"]) for block in blocks] == [(0, None)] * 5
+    assert small.document["conditions"]["control"]["usd_per_correct_answer"] is None
 
 
 def test_what_is_known_is_said_although_the_sum_is_not(small):

@@ -23,8 +23,10 @@ from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.providers.resources import phase_of
+from pipeline.queue import budget
 from pipeline.queue.attempts import ID_TAKEN
-from pipeline.queue.budget import Price
+from pipeline.queue.budget import Price, Tokens
 from pipeline.trials import Trial
 
 SCHEMA = "costs.schema"
@@ -142,8 +144,9 @@ def _as_written(path: Path) -> Iterator[None]:
 
 
 def _money(total: Mapping[str, int], price: Price) -> dict[str, Any]:
-    """Tokens and US dollars of some rows, under the names people know."""
-    usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
+    """Tokens and US dollars of some rows, under the names people know; what was counted of no row has no price."""
+    known = total["priced_rows"] or not total["rows"]
+    usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"]) if known else None
     return {
         "prompt_tokens": total["prompt_tokens"],
         "completion_tokens": total["completion_tokens"],
@@ -177,34 +180,40 @@ def _pricing(config: Config, trial: Trial, price: Price) -> dict[str, Any]:
 
 
 def _part(part: Mapping[str, Any], price: Price) -> dict[str, Any]:
-    provider = [attempt["counts"] for attempt in part["attempts"]]
-    said = [counts for counts in provider if counts.get("input_tokens") is not None]
-    usd = [price.usd(c["input_tokens"], c.get("output_tokens") or 0, c.get("cached_tokens") or 0) for c in said]
+    counted, unknown = _counted(part["attempts"])
+    usd = None if unknown or not counted else price.usd(*_total(counted))
     return {
         "part": part["part"],
         "attempts": len(part["attempts"]),
         "rows": part["rows"],
         "failed": part["failed"],
-        "provider_input_tokens": sum(c["input_tokens"] for c in said) if said else None,
-        "provider_output_tokens": sum(c.get("output_tokens") or 0 for c in said) if said else None,
-        "usd": _usd(sum(value for value in usd if value is not None)) if said and None not in usd else None,
+        "provider_input_tokens": _total(counted).input_tokens if counted else None,
+        "provider_output_tokens": _total(counted).output_tokens if counted else None,
+        "usd": _usd(usd),
     }
+
+
+def _counted(attempts: Iterable[Mapping[str, Any]]) -> tuple[list[Tokens], int]:
+    """What the provider counted, attempt by attempt, and of how many it did not say; by the budget's rules."""
+    # An attempt whose id was another's had no job: it cost nothing.
+    made = [attempt for attempt in attempts if attempt["state"] != ID_TAKEN]
+    said = [budget.counted(attempt["counts"], phase_of(attempt["state"])) for attempt in made]
+    known = [tokens for tokens in said if tokens is not None]
+    return known, len(said) - len(known)
+
+
+def _total(counted: Sequence[Tokens]) -> Tokens:
+    return Tokens(*map(sum, zip(*counted, strict=True))) if counted else Tokens(0, 0, 0)
 
 
 def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Price) -> dict[str, Any]:
     """Estimate against actual against the provider's own counts, and what bought no row that counts."""
     every = [attempt for part in attempts["parts"] for attempt in part["attempts"]]
     estimates = [attempt["estimate"]["usd"] for attempt in every]
-    # An attempt whose id was another's had no job: it cost nothing, as the budget has it.
-    made = [attempt["counts"] for attempt in every if attempt["state"] != ID_TAKEN]
-    counted = [counts for counts in made if counts.get("input_tokens") is not None]
-    sums = {
-        "input_tokens": sum(counts["input_tokens"] for counts in counted),
-        "output_tokens": sum(counts.get("output_tokens") or 0 for counts in counted),
-        "cached_tokens": sum(counts.get("cached_tokens") or 0 for counts in counted),
-    }
-    known_usd = price.usd(*sums.values())
-    provider = sums if every and len(counted) == len(made) else None
+    counted, unknown = _counted(every)
+    sums = _total(counted)
+    known_usd = price.usd(*sums)
+    provider = sums._asdict() if every and not unknown else None
     provider_usd = known_usd if provider else None
     rows_usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
     wasted = None if provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
@@ -216,7 +225,7 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
         "spent_on_unused_rows_usd": _usd(wasted),
         # What is known although the sum is not. Not written elsewhere: other runs keep their bytes.
         **(
-            {"known": {"uncounted_attempts": len(made) - len(counted), "counts": sums, "usd": _usd(known_usd)}}
+            {"known": {"uncounted_attempts": unknown, "counts": sums._asdict(), "usd": _usd(known_usd)}}
             if counted and provider is None
             else {}
         ),

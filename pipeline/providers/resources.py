@@ -34,13 +34,18 @@ _TERMINAL = {
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")  # as `ledger.schema.json` has it
 
 
+def phase_of(state: str) -> JobPhase:
+    """What a job's *state*, as it is recorded, means for its results."""
+    return _TERMINAL.get(state, JobPhase.RUNNING)
+
+
 def job(fields: Fields) -> Job:
     """A batch inference job resource."""
     state = _state(fields).removeprefix("JOB_STATE_")
     return Job(
         job_id=_id(fields, "name"),
         state=state,
-        phase=_TERMINAL.get(state, JobPhase.RUNNING),
+        phase=phase_of(state),
         model=text(fields, "model"),
         input_dataset_id=last_segment(text(fields, "inputDatasetId")),
         output_dataset_id=_id(fields, "outputDatasetId"),

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import jsonl, plain, trials
 from pipeline.config import Config
@@ -58,6 +58,14 @@ class Price:
         if self.input is None or self.output is None or self.cached is None:
             return None
         return (input_tokens - cached_tokens) * self.input + cached_tokens * self.cached + output_tokens * self.output
+
+
+class Tokens(NamedTuple):
+    """Tokens that the provider counted: read, written, and those of the first that it had cached."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
 
 
 @dataclass(frozen=True)
@@ -169,18 +177,26 @@ def ledger_estimate(planned: Estimate, price: Price) -> dict[str, Any]:
 
 def spent(attempt: Attempt, price: Price) -> float | None:
     """What an attempt cost or may still cost: the provider's counts once it ended, else its estimate."""
-    counts: Mapping[str, int | None] = attempt.counts
     if attempt.state == ID_TAKEN:
         return 0.0  # it had no job
-    read, written, answered = (counts.get(name) for name in ("input_tokens", "output_tokens", "succeeded"))
-    # The gateway writes 0 for what is not set. It is a figure only of a job that says otherwise too that it answered
-    # nothing.
-    silent = attempt.ended is JobPhase.COMPLETED and not counts.get("failed")
-    nothing = not silent and (answered == 0 or (attempt.ended is JobPhase.FAILED and not answered))
-    if attempt.ended is not None and read is not None and ((read and written) or nothing):
-        return price.usd(read, written or 0, min(counts.get("cached_tokens") or 0, read))
+    if attempt.ended is not None and (tokens := counted(attempt.counts, attempt.ended)) is not None:
+        return price.usd(*tokens)
     usd: float | None = attempt.estimate.get("usd")
     return usd
+
+
+def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
+    """The provider's count of a job that *ended* so; None where its figures are none.
+
+    The gateway writes 0 for what is not set: that is a figure only of a job that says otherwise too that it answered
+    nothing (codex/decisions/0014).
+    """
+    read, written, answered = (counts.get(name) for name in ("input_tokens", "output_tokens", "succeeded"))
+    silent = ended is JobPhase.COMPLETED and not counts.get("failed")
+    nothing = not silent and (answered == 0 or (ended is JobPhase.FAILED and not answered))
+    if read is None or not ((read and written) or nothing):
+        return None
+    return Tokens(read, written or 0, min(counts.get("cached_tokens") or 0, read))
 
 
 def check(config: Config, committed: Iterable[float | None], planned: float | None, what: str, where: Path) -> None:

@@ -65,8 +65,11 @@ def _price(model: Model) -> Line:
     free = " The emulator charges nothing; the price is shown for the sake of example." if (
         price["provider"] == "emulator"
     ) else ""  # fmt: skip
+    paid = f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'answer')}"
+    if costs["usd"] is None:
+        paid = "No answer came with token counts, so what was paid is not known; it is not 0. It would be counted"
     return (
-        f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'answer')}, at "
+        f"{paid}, at "
         f"{usd(price['input_rate_per_mtok'])} per million input tokens and {usd(price['output_rate_per_mtok'])} per "
         f"million output tokens, {discounts}, {price['cached_discount']:.0%} more off cached input.{free}"
     )
