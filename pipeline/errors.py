@@ -148,9 +148,13 @@ class QuotaFull(ProviderError):
 
 
 class Unreachable(ProviderError):
-    """No usable answer after bounded retries; what the service did is unknown and will be asked."""
+    """No usable answer after bounded retries; what the service did is unknown and will be asked.
+
+    *wait* is how many seconds the service asked not to be called, None where it did not say.
+    """
 
     exit_code = EXIT_NOT_READY
+    wait: float | None = None
 
 
 class NotReady(TrialmakeError):

@@ -94,14 +94,24 @@ def test_netrc_and_proxies_of_the_environment_are_ignored(server, make_api, monk
     assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(server, make_api, status):
+@pytest.mark.parametrize(
+    ("status", "error", "asked"),
+    [(301, ConfigError, 1), (308, ConfigError, 1), *((status, Unreachable, 3) for status in (302, 303, 307))],
+)
+def test_a_redirect_is_not_followed(server, make_api, status, error, asked):
+    """One for good is a wrong address; one for now, as to a network's login page, may pass."""
     with ScriptedServer() as elsewhere:
         server.on("GET", JOB, answer(status, b"", [f"Location: {elsewhere.url}/x"]))
-        with pytest.raises(ConfigError, match=r"redirect .* not followed"):
-            make_api().call("GET", JOB)
-    assert len(server.requests) == 1
+        with pytest.raises(error, match=r"redirect .* not followed"):
+            make_api(tries=3).call("GET", JOB)
+    assert len(server.requests) == asked
     assert elsewhere.requests == []
+
+
+def test_a_login_page_that_comes_between_is_waited_out(server, make_api):
+    server.on("GET", JOB, answer(302, b"", ["Location: http://127.0.0.1:9/login"]), GOOD)
+    assert make_api().call("GET", JOB).ok
+    assert len(server.requests) == 2
 
 
 def test_cookies_are_not_kept(server, make_api):
@@ -222,8 +232,9 @@ def test_the_service_says_how_long_to_wait(server, make_api, time, headers, wait
 
 def test_a_wait_longer_than_patience_is_named_at_once(server, make_api, time):
     server.on("GET", JOB, answer(503, b"{}", ["Retry-After: 3600"]))
-    with pytest.raises(Unreachable, match=r"given up after one try .* asks to wait 3600 s"):
+    with pytest.raises(Unreachable, match=r"given up after one try .* asks to wait 3600 s") as given_up:
         make_api(seconds=180).call("GET", JOB)
+    assert given_up.value.wait == 3600.0
     assert time.slept == []
 
 

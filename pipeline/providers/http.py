@@ -47,6 +47,7 @@ MAX_ANSWER_SECONDS = 120.0  # for reading one, since a drip of single bytes neve
 
 # 408, 425, 429: not now. 499: the gateway's word for a call cut off on its side. 5xx: server trouble.
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 507, 508, 509, *range(520, 531)})
+_MOVED_FOR_NOW = frozenset({302, 303, 307})  # by whatever stands between, as a network's login page: it may pass
 
 # The word by itself: as a piece of a name ("dataset tm-quota-study-... already exists") it says nothing.
 _QUOTA = re.compile(r"(?<![\w./-])quotas?(?![\w/-])|quota_?exceeded|job-submission-count", re.I)
@@ -192,11 +193,13 @@ class Patience:
         if self._failed >= self._pace.tries or spent + delay > self._seconds:
             tries = "one try" if self._failed == 1 else f"{self._failed} tries"
             asked = "" if trouble.wait is None else f"; the service asks to wait {trouble.wait:.0f} s"
-            raise Unreachable(
+            given_up = Unreachable(
                 f"{trouble.what.rstrip('.')} (given up after {tries} in {spent:.0f} s{asked}).",
                 kept=kept,
                 hint="check the network and the service's status page, then run the same command again",
             )
+            given_up.wait = trouble.wait
+            raise given_up
         log.debug("try %d failed, next in %.1f s: %s", self._failed, delay, trouble.what)
         self._pace.sleep(delay)
 
@@ -304,6 +307,11 @@ class Api:
             answer = Answer(response.status_code, response.headers, self._key.mask(bytes(content)))
         if answer.status in RETRYABLE:
             raise Trouble(f"{method} {url}: the service {answer.said}.", answer)
+        if answer.status in _MOVED_FOR_NOW:
+            raise Trouble(
+                f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key "
+                "(a login page of this network?)."
+            )
         if 300 <= answer.status < 400:
             raise ConfigError(
                 f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key.",

@@ -35,6 +35,7 @@ from pipeline.workspace import Workspace
 # How often in a row the provider may be out of reach, for one part or for a pass, before a wait is given
 # up (with the provider's own retries below that, minutes to an hour).
 _PATIENCE = 5
+_LONGEST_WAIT = 3600.0  # seconds that the service may ask for between two passes
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Queue:
     _cut_short: int = 0  # passes in a row that ended because the provider was out of reach
     # What the pass at hand has met.
     _unanswered: int = 0
+    _asked_to_wait: float = 0.0  # seconds, by the service
     _quota_full: bool = False
     _not_ready: bool = False  # an uploaded data set kept it waiting: no second one does
     _over_budget: BudgetExceeded | None = None
@@ -102,14 +104,14 @@ class Queue:
                         kept="Everything that arrived is stored; running jobs go on at the provider.",
                         hint=f"doit resume rid={self.workspace.rid}",
                     )
-                self.context.hands.sleep(self.context.options.poll_seconds)
+                self.context.hands.sleep(max(self.context.options.poll_seconds, self._asked_to_wait))
         finally:
             self.context.hands.show(None)
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
-        self._not_ready = False
+        self._not_ready, self._asked_to_wait = False, 0.0
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
         for slug in {work.paths.slug for work in todo}:
@@ -152,6 +154,7 @@ class Queue:
                 raise  # there is nothing to wait for: the user learns of a wrong address now, not after all patience
             work.troubles += 1
             self._unanswered += 1
+            self._asked_to_wait = min(max(self._asked_to_wait, error.wait or 0.0), _LONGEST_WAIT)
             self.context.hands.say(f"{work.name}: {error.what} Asking again later.")
             if work.troubles >= _PATIENCE:
                 work.error = error
