@@ -263,7 +263,10 @@ def _manifest(chosen: Chosen) -> None:
 def _orphans(chosen: Chosen) -> None:
     from pipeline import actions, opening, orphans
 
-    opened = opening.for_writing(_request(chosen.rid), console.warn, may_create=False)
+    if chosen.adopt or chosen.delete:
+        opened = opening.for_writing(_request(chosen.rid), console.warn, may_create=False)
+    else:
+        opened = _run(chosen.rid)
     try:
         context = actions.make_context(opened)
         found = orphans.find(context)

@@ -56,6 +56,10 @@ class Orphan:
 def find(context: Context) -> list[Orphan]:
     """The orphans, jobs first. Reads ledgers and asks the provider; changes nothing."""
     prefix = attempts.run_prefix(context.workspace.rid)
+    provider = context.provider()
+    listed = [("job", job.job_id, job.state, job.created_at) for job in provider.jobs(prefix)]
+    listed += [("dataset", entry.dataset_id, entry.state, entry.created_at) for entry in provider.datasets(prefix)]
+    # Read after the lists: a resume that is at work meanwhile writes its intent before the service has the job.
     owned = {
         name
         for _, _, book in context.ledgers()
@@ -63,9 +67,6 @@ def find(context: Context) -> list[Orphan]:
         for name in (attempt.job_id, attempt.input_dataset_id, attempt.output_dataset_id)
     }
     works = _works(context)
-    provider = context.provider()
-    listed = [("job", job.job_id, job.state, job.created_at) for job in provider.jobs(prefix)]
-    listed += [("dataset", entry.dataset_id, entry.state, entry.created_at) for entry in provider.datasets(prefix)]
     found = []
     for kind, remote_id, state, created_at in listed:
         # A longer name of another run may begin with this one's: then the rest is not of our making.

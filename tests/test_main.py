@@ -16,7 +16,7 @@ import pytest
 import run_kit
 
 from pipeline import __main__ as program
-from pipeline import errors
+from pipeline import errors, lock
 
 RID, TRIAL = run_kit.RID, run_kit.TRIAL
 
@@ -290,7 +290,7 @@ def test_a_program_gets_an_error_as_json_too(call, tmp_path, monkeypatch):
     earlier_tool.Folder(run_kit.tiny(tmp_path) / "experiments" / "run_old").build()
     monkeypatch.chdir(tmp_path)
     before = run_kit.tree(tmp_path)
-    for command in ("status", "plan", "explain"):
+    for command in ("status", "plan", "explain", "orphans"):
         code, out, err = call(command, "old", "--json")
         told = json.loads(out)
         assert (told["exit_code"], told["error"], told["next"]) == (code, "Refused", "doit resume rid=old")
@@ -307,7 +307,12 @@ def test_orphans_are_listed_and_adopted(call, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "no orphans" in call("orphans")[1]
     Path(f"experiments/run_{RID}/{TRIAL}/results/t0_control_p01/ledger.jsonl").unlink()
-    listed = json.loads(call("orphans", RID, "--json")[1])
+    before = run_kit.files(tmp_path / "experiments" / f"run_{RID}" / TRIAL)
+    with lock.only_writer(
+        Path(f"experiments/run_{RID}/run.lock"), f"run {RID}"
+    ):  # as while a doit waits
+        listed = json.loads(call("orphans", RID, "--json")[1])
+    assert run_kit.files(tmp_path / "experiments" / f"run_{RID}" / TRIAL) == before
     assert {orphan["verdict"] for orphan in listed["orphans"]} == {"wanted"}
     code, _, err = call("orphans", RID, "--delete")
     assert code == errors.EXIT_ERROR
