@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import config as configuration
 from pipeline import disk, fingerprints, graph, jsonl, manifest, parts, paths, schema, sealed
 from pipeline.config import Config
-from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun
+from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun, UnreadableFile
 from pipeline.fingerprints import Facts, Fingerprints
 from pipeline.identity import differences
 from pipeline.manifest import LEGACY, Manifest, OlderManifest, Stage
@@ -100,7 +100,7 @@ def schema_problem(document: Mapping[str, Any]) -> bool:
 
 
 def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPaths]]:
-    """(created_at, paths) of every run that can be opened, oldest first."""
+    """(created_at, paths) of every run that can be opened, oldest first. Raises UnreadableFile or FutureVersion."""
     found = []
     for run in paths.runs(experiments):
         if not exists(run):
@@ -109,6 +109,10 @@ def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPath
             created = read_record(run.record).created_at
         except (FileNotFoundError, DamagedArtifact):
             created = creation_of(run)
+        except UnreadableFile as error:
+            # It may be the latest, so none can be chosen.
+            error.hint = f"{error.hint}; or name the run you mean, as in doit resume rid=RID"
+            raise
         found.append((created, run))
     return sorted(found, key=lambda entry: (entry[0], entry[1].rid))
 
@@ -162,8 +166,8 @@ def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
         )
     try:
         there = [run.rid for _, run in reversed(known_runs(experiments))]
-    except FutureVersion:
-        there = [run.rid for run in paths.runs(experiments)]  # when it began only the newer tool can read
+    except (FutureVersion, UnreadableFile):
+        there = [run.rid for run in paths.runs(experiments)]  # when one of them began cannot be told
     config = paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else "PATH"
     return UnknownRun(
         f"there is no run {rid!r} in {experiments}/.",

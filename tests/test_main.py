@@ -308,9 +308,7 @@ def test_orphans_are_listed_and_adopted(call, finished, tmp_path, monkeypatch):
     assert "no orphans" in call("orphans")[1]
     Path(f"experiments/run_{RID}/{TRIAL}/results/t0_control_p01/ledger.jsonl").unlink()
     before = run_kit.files(tmp_path / "experiments" / f"run_{RID}" / TRIAL)
-    with lock.only_writer(
-        Path(f"experiments/run_{RID}/run.lock"), f"run {RID}"
-    ):  # as while a doit waits
+    with lock.only_writer(Path(f"experiments/run_{RID}/run.lock"), f"run {RID}"):  # as while a doit waits
         listed = json.loads(call("orphans", RID, "--json")[1])
     assert run_kit.files(tmp_path / "experiments" / f"run_{RID}" / TRIAL) == before
     assert {orphan["verdict"] for orphan in listed["orphans"]} == {"wanted"}

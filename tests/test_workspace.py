@@ -134,6 +134,17 @@ def test_a_folder_in_its_place_is_damage_and_what_cannot_be_read_is_not(run):
         workspace.read_record(run.record)
 
 
+def test_where_one_run_cannot_be_read_the_latest_is_not_known_but_another_can_be_named(run):
+    experiments = run.root.parent
+    other = RunPaths.of("other", experiments)
+    other.root.mkdir()
+    other.record.symlink_to(other.record)
+    with pytest.raises(UnreadableFile) as told:
+        workspace.known_runs(experiments)
+    assert told.value.hint.endswith("or name the run you mean, as in doit resume rid=RID")
+    assert f"other, {run.rid}" in str(workspace.unknown_run("nobody", experiments))
+
+
 def test_a_record_of_the_future_is_refused_whatever_else_it_says(run):
     rewrite(run.record, lambda document: document.update(schema_version=2, trials=None), seal=False)
     with pytest.raises(FutureVersion, match="is of version 2; this tool knows versions up to 1"):
