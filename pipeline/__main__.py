@@ -165,14 +165,16 @@ def _doctor(chosen: Chosen) -> int:
 
 
 def _config(chosen: Chosen) -> None:
-    from pipeline import config, environment, settings, workspace
+    from pipeline import config, environment, settings
 
     if chosen.action == "settings":
         listed = settings.settings()
         _show(chosen, [vars(setting) for setting in listed], settings.as_text(listed))
         return
+    from pipeline.record import base_of
+
     path = _config_path(chosen.path)
-    checked = config.read(path, base=workspace.base_of(path), variables=environment.variables())
+    checked = config.read(path, base=base_of(path), variables=environment.variables())
     if chosen.action == "check":
         trials = [trial.slug for trial in checked.trials]
         _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])

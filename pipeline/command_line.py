@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline import graph, paths, workspace
+from pipeline import graph, paths, runs
 from pipeline.errors import UsageError
 from pipeline.paths import RunPaths
 from pipeline.session import Session
@@ -55,7 +55,7 @@ def check_names(names: list[str]) -> None:
             raise UsageError(f"the command comes first: doit {name} ...", hint=f"doit help {name} shows its options")
         if name in OF_PROGRAM:
             raise UsageError(f"{name} is a command of the other program.", hint=f"python -m pipeline {name}")
-        if paths.is_rid(name) and workspace.exists(RunPaths.of(name)):
+        if paths.is_rid(name) and runs.exists(RunPaths.of(name)):
             raise UsageError(f"a run is named by rid=, as in rid={name}.", hint=f"doit resume rid={name}")
         known = (*graph.NAMES, *COMMANDS)
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import fingerprints, jsonl, views, workspace
+from pipeline import fingerprints, jsonl, runs, views
 from pipeline.config import Config
 from pipeline.errors import DamagedArtifact, NotReady, UsageError
 from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.plain import columns, usd
+from pipeline.record import read_record
 
 Document = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -130,9 +131,9 @@ def _side(text: str) -> _Side:
     slug, _, condition = rest.partition(":")
     run = views.named_run(rid)
     try:
-        record = workspace.read_record(run.record)
+        record = read_record(run.record)
     except FileNotFoundError:
-        raise workspace.unknown_run(rid) from None
+        raise runs.unknown_run(rid) from None
     trials = {trial.slug: trial for trial in Config(record.config, run.root).trials}
     if not slug and len(trials) > 1:
         raise UsageError(f"run {rid} has {len(trials)} trials.", hint=f"say one of {rid}:{f', {rid}:'.join(trials)}")

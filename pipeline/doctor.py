@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config as configuration
-from pipeline import environment, paths, sources, workspace
+from pipeline import environment, paths, sources
 from pipeline.config import Config
 from pipeline.errors import AuthError, TrialmakeError, Unreachable
 from pipeline.queue.budget import Price
+from pipeline.record import base_of
 from pipeline.starter import EDITOR_SCHEMA
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def examine(path: Path, sleep: Callable[[float], object] = time.sleep) -> list[F
     """The findings for the config at *path*, in the order a run would meet them. *sleep* parts two tries of a call."""
     findings = [_python(), _disk(), _folder()]
     try:
-        config = configuration.read(path, base=workspace.base_of(path), variables=environment.variables())
+        config = configuration.read(path, base=base_of(path), variables=environment.variables())
     except TrialmakeError as error:
         return [*findings, _failed("config", error, "fix the named keys")]
     trials = ", ".join(trial.slug for trial in config.trials)

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import jsonl, manifest, paths, workspace
+from pipeline import jsonl, manifest, paths, runs
 from pipeline.cells import unguard
 from pipeline.errors import NotReady, UsageError
 from pipeline.paths import RunPaths, TrialPaths
+from pipeline.record import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,12 +160,12 @@ def load_run(rid: str | None = None, experiments: str | Path = paths.EXPERIMENTS
     Raises UnknownRun, which lists the runs there are.
     """
     root = Path(experiments)
-    known = {run.rid: run for _, run in workspace.known_runs(root)}
+    known = {run.rid: run for _, run in runs.known_runs(root)}
     if rid is None and known:
         rid = list(known)[-1]
     if rid is None or rid not in known:
-        raise workspace.unknown_run(rid or "latest", root)
+        raise runs.unknown_run(rid or "latest", root)
     run = known[rid]
-    record = workspace.read_record(run.record)
+    record = read_record(run.record)
     control = record.config["control"]
     return RunData(run, record.config, {slug: TrialData(run.trial(slug), control) for slug in record.trials})

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline import config as configuration
 from pipeline import disk, environment, identity, paths
 from pipeline.errors import TrialmakeError
-from pipeline.workspace import Workspace, is_begun
+from pipeline.runs import is_begun
+from pipeline.workspace import Workspace
 
 _SHOWN = 3  # differences named
 

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, environment, fingerprints, identity, lock, manifest, paths, restore, workspace
+from pipeline import disk, environment, fingerprints, identity, lock, manifest, paths, restore, runs, workspace
 from pipeline.errors import Refused, UnknownRun, UsageError
 from pipeline.manifest import LEGACY
 from pipeline.memory import Memory
 from pipeline.paths import RunPaths
+from pipeline.record import Record, base_of, read_record
 from pipeline.request import Request
 from pipeline.session import Session
 from pipeline.version import VERSION
@@ -32,7 +33,7 @@ def for_reading(request: Request, say: Callable[[str], None]) -> Session:
         with ExitStack() as exits:
             return _open(run, request, say, exits, readonly=True)
     if request.rid is not None and request.config is None:
-        raise workspace.unknown_run(request.rid)
+        raise runs.unknown_run(request.rid)
     settings = _new_config(request)
     would_be = run or RunPaths.of(request.rid or _default_rid())
     opened = Workspace(would_be, _would_be_record(would_be, settings), settings, readonly=True, forced=request.forced)
@@ -44,7 +45,7 @@ def for_writing(request: Request, say: Callable[[str], None], *, may_create: boo
     run, settings = _existing(request), None
     if run is None:
         if request.rid is not None and request.config is None:
-            raise workspace.unknown_run(request.rid)
+            raise runs.unknown_run(request.rid)
         if not may_create:
             raise UnknownRun(f"there is no run in {paths.EXPERIMENTS}/ yet.", hint="doit starts one")
         run, settings = RunPaths.of(request.rid or _default_rid()), _new_config(request)
@@ -64,13 +65,13 @@ def for_writing(request: Request, say: Callable[[str], None], *, may_create: boo
 def _make(run: RunPaths, settings: configuration.Config, source: Path, say: Callable[[str], None]) -> None:
     """Create *run*; of one that is there (another process may just have made it) the config can still change."""
     digest = hashlib.sha256(disk.read_bytes(source)).hexdigest()
-    if not workspace.exists(run):
-        workspace.create(run, settings, manifest.utc_now(), source_sha256=digest)
+    if not runs.exists(run):
+        runs.create(run, settings, manifest.utc_now(), source_sha256=digest)
         say(f"new run {run.rid} from {source}")
-    elif not workspace.is_begun(run):
-        record = workspace.read_record(run.record)
+    elif not runs.is_begun(run):
+        record = read_record(run.record)
         if identity.differences(dict(record.config), dict(settings.values)):
-            workspace.create(run, settings, record.created_at, source_sha256=digest)
+            runs.create(run, settings, record.created_at, source_sha256=digest)
             say(f"run {run.rid}, of which nothing was submitted, lives by {source} as it is now")
 
 
@@ -82,7 +83,7 @@ def _shapes(request: Request, run: RunPaths, *, may_create: bool = True) -> bool
     if request.config is None and request.limit is None:
         return False
     # limit= alone would go by ./experiment.yaml, which may be another experiment's.
-    if request.config is None or not may_create or workspace.is_begun(run):
+    if request.config is None or not may_create or runs.is_begun(run):
         word = "config=" if request.config is not None else "limit="
         raise UsageError(
             f"{word} starts a new run, but run {run.rid} exists and lives by its frozen {run.config}.",
@@ -93,7 +94,7 @@ def _shapes(request: Request, run: RunPaths, *, may_create: bool = True) -> bool
 
 def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: ExitStack, *, readonly: bool) -> Session:
     """Open the run at *run*; a writer holds its lock already, since what is damaged is repaired or moved aside."""
-    if not workspace.exists(run):  # then it is the earlier tool's
+    if not runs.exists(run):  # then it is the earlier tool's
         from pipeline import takeover
 
         if readonly:
@@ -124,14 +125,14 @@ def _existing(request: Request) -> RunPaths | None:
     """The named run, else the latest; None when there is none."""
     if request.rid is not None:
         run = RunPaths.of(request.rid)
-        if workspace.exists(run):
+        if runs.exists(run):
             return run
         from pipeline import traces
 
         return run if traces.is_earlier_run(run.root) else None
-    known = [run for _, run in workspace.known_runs()]
+    known = [run for _, run in runs.known_runs()]
     for run in paths.runs():
-        if run not in known and workspace.was_submitted(run):
+        if run not in known and runs.was_submitted(run):
             # Passed over, its work would be done, and paid, again as another run.
             raise Refused(
                 "was submitted, but neither run.json nor experiment.yaml is left of it.",
@@ -154,13 +155,11 @@ def config_path(request: Request) -> Path:
 def _new_config(request: Request) -> configuration.Config:
     path = config_path(request)
     variables = environment.variables()
-    return configuration.read(
-        path, base=workspace.base_of(path), variables=variables, limit=request.limit, new_run=True
-    )
+    return configuration.read(path, base=base_of(path), variables=variables, limit=request.limit, new_run=True)
 
 
-def _would_be_record(run: RunPaths, settings: configuration.Config) -> workspace.Record:
-    return workspace.Record(
+def _would_be_record(run: RunPaths, settings: configuration.Config) -> Record:
+    return Record(
         rid=run.rid,
         created_at=manifest.utc_now(),
         tool_version=VERSION,

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, workspace
+from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, runs
 from pipeline.config import Config
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths, resource
+from pipeline.record import Record, read_record, relative_base
 from pipeline.version import VERSION as TOOL_VERSION
-from pipeline.workspace import Record
 
 BACKUP = "backup"  # an original that was upgraded
 CORRUPT = "corrupt"  # one that was damaged
@@ -32,7 +32,7 @@ def open_record(run: RunPaths, *, readonly: bool, say: Callable[[str], None]) ->
     Raises UnreadableFile, FutureVersion, or DamagedArtifact when neither is left; then nothing has changed.
     """
     try:
-        record = workspace.read_record(run.record)
+        record = read_record(run.record)
     except (FileNotFoundError, DamagedArtifact) as damage:
         record = _rebuilt_record(run)
         what = "is gone" if isinstance(damage, FileNotFoundError) else "is damaged"
@@ -93,11 +93,11 @@ def _rebuilt_record(run: RunPaths) -> Record:
     earlier = traces.is_earlier_run(run.root) or any(not index.inputs for index in indexes)
     return Record(
         rid=run.rid,
-        created_at=workspace.creation_of(run),
+        created_at=runs.creation_of(run),
         tool_version=TOOL_VERSION,
         config_sha256=hashlib.sha256(text).hexdigest(),
         config=config.values,
-        sources_base=workspace.relative_base(config.base, run.root),
+        sources_base=relative_base(config.base, run.root),
         trials=slugs,
         stages=_prepared(run, config, indexes),
         origin=LEGACY if earlier else None,

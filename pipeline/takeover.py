@@ -29,8 +29,8 @@ from pipeline import (
     manifest,
     parts,
     repair,
+    runs,
     traces,
-    workspace,
 )
 from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN
@@ -72,7 +72,7 @@ def take_over(run: RunPaths, say: Callable[[str], None]) -> None:
     for trial in found:
         _write_trial(run, trial, config)
     created = min(str(trial.document["timestamps"]["created_at"]) for trial in found)
-    workspace.create(run, config, created, LEGACY)
+    runs.create(run, config, created, LEGACY)
 
 
 def complete(work: Workspace, say: Callable[[str], None]) -> None:

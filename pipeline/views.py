@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pipeline import done, fingerprints, graph, lock, mirror, paths, traces, workspace
+from pipeline import done, fingerprints, graph, lock, mirror, paths, traces
 from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
+from pipeline.record import read_record
+from pipeline.runs import exists, unknown_run
 from pipeline.session import Session
 
 Document = dict[str, Any]
@@ -42,11 +44,11 @@ def runs() -> list[Document]:
     Raises UnknownRun when something else stands where the folder of the runs belongs.
     """
     if not paths.EXPERIMENTS.is_dir() and fingerprints.kind(paths.EXPERIMENTS) is not None:
-        raise workspace.unknown_run("latest")
+        raise unknown_run("latest")
     found, troubled = [], []
     for run in paths.runs():
         try:
-            record = workspace.read_record(run.record)
+            record = read_record(run.record)
         except (FileNotFoundError, DamagedArtifact, FutureVersion, UnreadableFile) as error:
             if trouble := _trouble(run, error):
                 troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
@@ -130,7 +132,7 @@ def _trouble(run: RunPaths, error: Exception) -> str | None:
         return "written by a newer version of this tool"
     if isinstance(error, UnreadableFile):
         return f"its record {error.what.rstrip('.')}"
-    if workspace.exists(run):
+    if exists(run):
         state = "gone" if isinstance(error, FileNotFoundError) else "damaged"
         if fingerprints.kind(run.config) is None:
             return f"its record is {state} and {run.config.name} is gone; bring one of them back"

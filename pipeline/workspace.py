@@ -1,203 +1,30 @@
 """An opened run: its config, its record, its trials' manifests and what is remembered of its files.
 
-`run.json` is the run's own record: who it is (`rid`, `created_at`), the config as last accepted, its
-trials, and how far the run-level phases are. A workspace opened for reading writes nothing at all.
+A workspace opened for reading writes nothing at all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, graph, jsonl, manifest, parts, paths, schema, sealed
+from pipeline import disk, fingerprints, graph, manifest, parts
 from pipeline.config import Config
-from pipeline.errors import ConfigError, DamagedArtifact, FutureVersion, Refused, UnknownRun, UnreadableFile
+from pipeline.errors import ConfigError, DamagedArtifact, Refused
 from pipeline.fingerprints import Facts, Fingerprints
 from pipeline.identity import differences
 from pipeline.manifest import LEGACY, Manifest, OlderManifest, Stage
 from pipeline.paths import PartPaths, RunPaths, TrialPaths
+from pipeline.record import Record, read_record, sources_base
 from pipeline.trials import Trial
-from pipeline.version import VERSION as TOOL_VERSION
 
 if TYPE_CHECKING:
     from pipeline import ledger
-
-SCHEMA = "run.schema"
-RECORD_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Record:
-    """The content of `run.json`. *origin* is "legacy" for a run that the earlier tool began."""
-
-    rid: str
-    created_at: str
-    tool_version: str
-    config_sha256: str
-    config: Mapping[str, Any]
-    sources_base: str
-    trials: tuple[str, ...]
-    stages: Mapping[str, Stage]
-    source_sha256: str | None = None  # of the config file the run was made from
-    origin: str | None = None
-
-    def save(self, path: Path) -> None:
-        """Write the record, whole or not at all; nothing when it would not change."""
-        document = sealed.sealed(
-            {
-                **{key: value for key, value in vars(self).items() if value is not None},
-                "schema_version": RECORD_VERSION,
-                "trials": list(self.trials),
-                "stages": {name: stage.as_json() for name, stage in self.stages.items()},
-            }
-        )
-        found = schema.problems(document, SCHEMA)
-        if found:
-            raise ValueError(f"would write an invalid run record: {'; '.join(found)}")  # a bug here
-        data = jsonl.dumps_pretty(document)
-        try:
-            if disk.read_bytes(path) == data:
-                return
-        except FileNotFoundError:
-            pass
-        disk.write_bytes(path, data)
-
-
-def read_record(path: Path) -> Record:
-    """The record at *path*. Raises FileNotFoundError, UnreadableFile, FutureVersion or DamagedArtifact."""
-    if fingerprints.kind(path) == "folder":
-        raise DamagedArtifact("a folder stands in its place.", where=str(path))
-    document = jsonl.read_document(path)
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > RECORD_VERSION:
-        raise FutureVersion(
-            f"is of version {version}; this tool knows versions up to {RECORD_VERSION}.",
-            where=str(path),
-            kept="Nothing was written.",
-            hint="update trialmake, or use the version that wrote this run",
-        )
-    if not isinstance(document, dict) or not sealed.is_intact(document) or schema_problem(document):
-        raise DamagedArtifact("is not the record that was written (edited, or a damaged disk).", where=str(path))
-    keys = Record.__dataclass_fields__.keys() - {"stages", "trials"}
-    return Record(
-        **{key: document[key] for key in keys if key in document},
-        trials=tuple(document["trials"]),
-        stages={name: Stage.of(stage) for name, stage in document["stages"].items()},
-    )
-
-
-def schema_problem(document: Mapping[str, Any]) -> bool:
-    """Whether a sealed record lacks a key; its checksum says that a schema-checked writer wrote it."""
-    return any(key not in document for key in schema.load(SCHEMA)["required"])
-
-
-def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPaths]]:
-    """(created_at, paths) of every run that can be opened, oldest first. Raises UnreadableFile or FutureVersion."""
-    found = []
-    for run in paths.runs(experiments):
-        if not exists(run):
-            continue  # half created, or the earlier tool's: it can still be named by its rid
-        try:
-            created = read_record(run.record).created_at
-        except (FileNotFoundError, DamagedArtifact):
-            created = creation_of(run)
-        except UnreadableFile as error:
-            # It may be the latest, so none can be chosen.
-            error.hint = f"{error.hint}; or name the run you mean, as in doit resume rid=RID"
-            raise
-        found.append((created, run))
-    return sorted(found, key=lambda entry: (entry[0], entry[1].rid))
-
-
-def exists(run: RunPaths) -> bool:
-    """Whether a run of this tool is there: its record, or (when that is gone) a config and something built or sent."""
-    if fingerprints.kind(run.record) is not None:
-        return True
-    begun = any(run.root.glob("*/batch_inputs/index.json")) or was_submitted(run)
-    if not begun or fingerprints.kind(run.config) is None:
-        return False
-    from pipeline import traces  # imported where it is needed, as all that a run in order never asks for
-
-    return not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
-
-
-def was_submitted(run: RunPaths) -> bool:
-    """Whether a ledger lies in the folder of *run*, whatever else is left of it."""
-    return any(run.root.glob("*/results/*/ledger.jsonl"))
-
-
-def is_begun(run: RunPaths) -> bool:
-    """Whether anything of *run* was sent or has arrived, or may have: then its config stands. Raises UnreadableFile."""
-    try:
-        ours = read_record(run.record).origin is None
-    except (FileNotFoundError, DamagedArtifact):
-        ours = False  # what it was cannot be told
-    return not ours or was_submitted(run) or any(run.root.glob("*/results/*/*"))
-
-
-def creation_of(run: RunPaths) -> str:
-    """When a run without a readable record was created: the oldest of its manifests knows, else its config's date."""
-    times = []
-    for path in run.root.glob("*/results/trial_manifest.json"):
-        with contextlib.suppress(DamagedArtifact, FutureVersion, OlderManifest):
-            times.append(manifest.read(path)["timestamps"]["created_at"])
-    if times:
-        return str(min(times))
-    changed = run.config.stat().st_mtime if run.config.exists() else 0.0
-    return datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
-    """The error for a rid without a run; its hint lists the runs there are."""
-    if not experiments.is_dir() and (kind := fingerprints.kind(experiments)):
-        return UnknownRun(
-            f"there is no run {rid!r}: a {kind} stands where the folder of the runs belongs.",
-            where=str(experiments),
-            kept="Nothing was changed.",
-            hint=f"move {experiments} away and put the folder of the runs there, then run the same command again",
-        )
-    try:
-        there = [run.rid for _, run in reversed(known_runs(experiments))]
-    except (FutureVersion, UnreadableFile):
-        there = [run.rid for run in paths.runs(experiments)]  # when one of them began cannot be told
-    config = paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else "PATH"
-    return UnknownRun(
-        f"there is no run {rid!r} in {experiments}/.",
-        kept=f"Runs there are: {', '.join(there) or 'none yet'}.",
-        hint=f"doit rid={rid} config={config} starts it"
-        + (f"; doit resume rid={there[0]} goes on with the latest" if there else ""),
-    )
-
-
-def create(
-    run: RunPaths, config: Config, now: str, origin: str | None = None, *, source_sha256: str | None = None
-) -> Record:
-    """Freeze *config* as the run's and write its record; the record comes last, so a run is whole or not there."""
-    text = configuration.frozen_text(config)
-    disk.make_folder(run.root)
-    disk.write_bytes(run.config, text)
-    record = Record(
-        rid=run.rid,
-        created_at=now,
-        tool_version=TOOL_VERSION,
-        config_sha256=hashlib.sha256(text).hexdigest(),
-        config=config.values,
-        sources_base=relative_base(config.base, run.root),
-        trials=tuple(trial.slug for trial in config.trials),
-        stages={},
-        source_sha256=source_sha256,
-        origin=origin,
-    )
-    record.save(run.record)
-    return record
 
 
 class Workspace:
@@ -372,7 +199,7 @@ def open_run(
             kept="Nothing was changed.",
             hint=f"rename the folder back to run_{record.rid}: job ids are made from the run's id",
         )
-    base = _sources_base(run, record)
+    base = sources_base(run, record)
     try:
         digest = hashlib.sha256(disk.read_bytes(run.config)).hexdigest()
     except FileNotFoundError:
@@ -380,21 +207,6 @@ def open_run(
     # The recorded one was checked when it was recorded.
     config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, base)
     return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
-
-
-def base_of(config: Path) -> Path:
-    """The folder that the paths in *config* are relative to: its own, or, for a run's frozen file, the original's."""
-    run = RunPaths(config.parent)
-    if config.name != run.config.name:
-        return config.parent
-    try:
-        return _sources_base(run, read_record(run.record))
-    except (FileNotFoundError, DamagedArtifact):
-        return config.parent  # no run's folder
-
-
-def _sources_base(run: RunPaths, record: Record) -> Path:
-    return Path(os.path.normpath(run.root / record.sources_base))
 
 
 def _edited(run: RunPaths, base: Path) -> Config:
@@ -407,8 +219,3 @@ def _edited(run: RunPaths, base: Path) -> Config:
             kept=f"{run.record.name} holds the config as it was last accepted.",
             hint="mend the file, or delete it to get that config back; then run the same command again",
         ) from error
-
-
-def relative_base(base: Path, root: Path) -> str:
-    """The folder of a config's paths as the record names it: relative to the run's, so that both can move."""
-    return Path(os.path.relpath(base.resolve(), root.resolve())).as_posix()

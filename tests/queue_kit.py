@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import config, disk, jsonl, ledger, workspace
+from pipeline import config, disk, jsonl, ledger, runs, workspace
 from pipeline.emulator import history
 from pipeline.emulator.config import Config as EmulatorConfig
 from pipeline.emulator.server import Emulator
@@ -35,6 +35,7 @@ from pipeline.queue.budget import Planned
 from pipeline.queue.context import Collaborators, Context, Options
 from pipeline.queue.drive import Queue
 from pipeline.queue.progress import Progress
+from pipeline.record import read_record
 from pipeline.secret import Secret
 
 KEY = "emulator-key"
@@ -351,7 +352,7 @@ def _template(layout: Layout) -> Path:
     }
     checked = config.check(document, base=folder, where="test")
     run = RunPaths.of("lab", folder / "experiments")
-    workspace.create(run, checked, "2026-01-01T00:00:00+00:00")
+    runs.create(run, checked, "2026-01-01T00:00:00+00:00")
     prepare(run, checked)
     _build(run)
     return run.root
@@ -380,7 +381,7 @@ def golden(layout: Layout) -> dict[str, bytes]:
 def _opened(run: RunPaths) -> workspace.Workspace:
     """The run with its frozen config as it stands."""
     settings = config.read_frozen(run.config, base=run.root)
-    return workspace.Workspace(run, workspace.read_record(run.record), settings, readonly=False)
+    return workspace.Workspace(run, read_record(run.record), settings, readonly=False)
 
 
 def lines(path: Path) -> list[bytes]:

@@ -8,7 +8,7 @@ import pytest
 import run_kit
 from report_kit import closed, make, open_book
 
-from pipeline import comparing, jsonl, schema, workspace
+from pipeline import comparing, jsonl, runs, schema
 from pipeline.comparing import Wanted
 from pipeline.errors import DamagedArtifact, NotReady, UnknownRun, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
@@ -35,7 +35,7 @@ def started(rid, answer, **settings):
     run = RunPaths.of(rid)
     shutil.move(made.run.root, run.root)
     place.rmdir()
-    workspace.create(run, made.config, "2026-01-01T00:00:00.000Z")
+    runs.create(run, made.config, "2026-01-01T00:00:00.000Z")
     return run
 
 

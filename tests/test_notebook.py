@@ -14,7 +14,7 @@ import report_kit
 import run_kit
 from report_kit import EVIL, Failure, closed, make, open_book
 
-from pipeline import load_run, workspace
+from pipeline import load_run, runs
 from pipeline.errors import NotReady, UnknownRun, UsageError
 from pipeline.notebook import METRICS
 from pipeline.paths import RunPaths
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "experiments"
     items = [*map(closed, range(1, 21)), *(open_book(number) for number in range(1, 10))]
     made = make(folder, answer, items=items, samples=3, temperatures=(0, 0.7), models=("lab/model-a", "lab/model-b"))
-    workspace.create(made.run, made.config, "2026-01-01T00:00:00.000Z")
+    runs.create(made.run, made.config, "2026-01-01T00:00:00.000Z")
     return made
 
 

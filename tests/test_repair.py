@@ -20,7 +20,7 @@ from faulty_disk import ERRORS, FaultyDisk, operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import jsonl, manifest, opening, repair, sealed, workspace
+from pipeline import jsonl, manifest, opening, repair, runs, sealed, workspace
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -34,6 +34,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.paths import RunPaths, TrialPaths
+from pipeline.record import read_record
 
 RID = "r1"
 SLUG = "m-default"
@@ -425,7 +426,7 @@ def test_a_damaged_run_record_is_rebuilt_from_config_and_manifests(lab: Lab, dam
         DAMAGE[damage](record)
     ending = lab.resume("prepare")
     assert len(kept(lab, "corrupt", record)) == (damage != "gone")
-    rebuilt = workspace.read_record(record)
+    rebuilt = read_record(record)
     assert rebuilt.created_at == lab.document()["timestamps"]["created_at"]
     assert (rebuilt.rid, rebuilt.origin, list(rebuilt.trials)) == (RID, None, good["trials"])
     assert dict(rebuilt.config) == good["config"]
@@ -437,7 +438,7 @@ def test_a_damaged_run_record_is_rebuilt_from_config_and_manifests(lab: Lab, dam
 
 def test_a_run_whose_record_is_damaged_is_still_the_latest(lab: Lab) -> None:
     lab.run.record.write_bytes(b"{")
-    assert [run.rid for _, run in workspace.known_runs()] == [RID]
+    assert [run.rid for _, run in runs.known_runs()] == [RID]
 
 
 def test_without_questions_the_prepared_items_prove_themselves(lab: Lab) -> None:
@@ -603,7 +604,7 @@ def opens_safely(lab: Lab, data: bytes, good: dict[str, Any]) -> str:
     lab.trial.manifest.write_bytes(data)
     run = lab.run
     said: list[str] = []
-    work = workspace.open_run(run, workspace.read_record(run.record), readonly=True)
+    work = workspace.open_run(run, read_record(run.record), readonly=True)
     try:
         repair.open_manifest(work, SLUG, say=said.append)
     except FutureVersion:

@@ -8,7 +8,7 @@ import pytest
 from faulty_disk import ERRORS, FaultyDisk, operations
 from small_trial import SmallTrial
 
-from pipeline import jsonl, ledger, sealed, workspace
+from pipeline import jsonl, ledger, runs, sealed, workspace
 from pipeline.errors import (
     ConfigError,
     DamagedArtifact,
@@ -21,6 +21,7 @@ from pipeline.errors import (
 from pipeline.manifest import COMPLETED, Stage
 from pipeline.paths import RunPaths
 from pipeline.providers.base import Binding, Submission
+from pipeline.record import read_record
 
 NOW = "2026-01-01T00:00:00.000Z"
 PREPARED = Stage(
@@ -35,12 +36,12 @@ def small(quick_path):
 
 @pytest.fixture
 def run(small):
-    workspace.create(small.run, small.config, NOW)
+    runs.create(small.run, small.config, NOW)
     return small.run
 
 
 def opened(run, *, readonly=False, **options):
-    return workspace.open_run(run, workspace.read_record(run.record), readonly=readonly, **options)
+    return workspace.open_run(run, read_record(run.record), readonly=readonly, **options)
 
 
 def rewrite(path, change, *, seal=True):
@@ -58,7 +59,7 @@ def tree(folder):
 
 def test_a_new_run_is_its_frozen_config_and_its_record(small, run):
     assert sorted(tree(run.root)) == ["experiment.yaml", "run.json"]
-    record = workspace.read_record(run.record)
+    record = read_record(run.record)
     assert (record.rid, record.created_at, record.trials, dict(record.stages)) == ("r1", NOW, ("small-default",), {})
     assert record.config == small.config.values
     assert record.sources_base == "../.."
@@ -74,17 +75,17 @@ def test_a_run_is_whole_or_not_there(quick_path, error):
     """The record comes last: what has none is not a run."""
     (quick_path / "healthy").mkdir()
     healthy = SmallTrial(quick_path / "healthy")
-    steps = operations(lambda: workspace.create(healthy.run, healthy.config, NOW))
+    steps = operations(lambda: runs.create(healthy.run, healthy.config, NOW))
     record = steps.index("rename run.json")
     assert steps.index("rename experiment.yaml") < record
     for fail_at in range(len(steps)):
         (folder := quick_path / str(fail_at)).mkdir()
         small = SmallTrial(folder)
         with FaultyDisk(fail_at, error) as faulty, pytest.raises(DiskTrouble):
-            workspace.create(small.run, small.config, NOW)
+            runs.create(small.run, small.config, NOW)
         assert faulty.fired
-        assert workspace.exists(small.run) is (fail_at > record)
-        workspace.create(small.run, small.config, NOW)
+        assert runs.exists(small.run) is (fail_at > record)
+        runs.create(small.run, small.config, NOW)
         assert opened(small.run).config.values == small.config.values
 
 
@@ -112,26 +113,26 @@ def test_an_invalid_record_is_never_written(run):
 def test_a_damaged_record_is_named(run, data):
     run.record.write_bytes(data)
     with pytest.raises(DamagedArtifact, match=r"run\.json"):
-        workspace.read_record(run.record)
+        read_record(run.record)
 
 
 def test_a_sealed_document_of_another_kind_is_no_record(run):
     run.record.write_bytes(jsonl.dumps(sealed.sealed({"schema_version": 1, "parts": []})))
     with pytest.raises(DamagedArtifact):
-        workspace.read_record(run.record)
+        read_record(run.record)
 
 
 def test_a_folder_in_its_place_is_damage_and_what_cannot_be_read_is_not(run):
     run.record.unlink()
     with pytest.raises(FileNotFoundError):
-        workspace.read_record(run.record)
+        read_record(run.record)
     run.record.symlink_to(run.record)
     with pytest.raises(UnreadableFile):
-        workspace.read_record(run.record)
+        read_record(run.record)
     run.record.unlink()
     run.record.mkdir()
     with pytest.raises(DamagedArtifact):
-        workspace.read_record(run.record)
+        read_record(run.record)
 
 
 def test_where_one_run_cannot_be_read_the_latest_is_not_known_but_another_can_be_named(run):
@@ -140,26 +141,26 @@ def test_where_one_run_cannot_be_read_the_latest_is_not_known_but_another_can_be
     other.root.mkdir()
     other.record.symlink_to(other.record)
     with pytest.raises(UnreadableFile) as told:
-        workspace.known_runs(experiments)
+        runs.known_runs(experiments)
     assert told.value.hint.endswith("or name the run you mean, as in doit resume rid=RID")
-    assert f"other, {run.rid}" in str(workspace.unknown_run("nobody", experiments))
+    assert f"other, {run.rid}" in str(runs.unknown_run("nobody", experiments))
 
 
 def test_a_record_of_the_future_is_refused_whatever_else_it_says(run):
     rewrite(run.record, lambda document: document.update(schema_version=2, trials=None), seal=False)
     with pytest.raises(FutureVersion, match="is of version 2; this tool knows versions up to 1"):
-        workspace.read_record(run.record)
+        read_record(run.record)
 
 
 def test_no_flipped_bit_is_taken_for_another_record(run):
-    good = workspace.read_record(run.record)
+    good = read_record(run.record)
     data = run.record.read_bytes()
     for place in random.Random(2).sample(range(len(data)), 200):
         damaged = bytearray(data)
         damaged[place] ^= 1 << place % 8
         run.record.write_bytes(damaged)
         try:
-            found = workspace.read_record(run.record)
+            found = read_record(run.record)
         except (DamagedArtifact, FutureVersion):
             continue
         assert found == good  # white space
@@ -170,7 +171,7 @@ def test_no_flipped_bit_is_taken_for_another_record(run):
 
 def make(small, rid, created_at):
     other = RunPaths.of(rid, small.run.root.parent)
-    workspace.create(other, small.config, created_at)
+    runs.create(other, small.config, created_at)
     return other
 
 
@@ -180,16 +181,16 @@ def test_runs_are_known_by_when_they_were_created(small, run):
     make(small, "z", "2025-01-01T00:00:00.000Z")
     (small.run.root.parent / "run_half").mkdir()
     (small.run.root.parent / "notes").mkdir()
-    assert [found.rid for _, found in workspace.known_runs(small.run.root.parent)] == ["z", "r1", "a"]
+    assert [found.rid for _, found in runs.known_runs(small.run.root.parent)] == ["z", "r1", "a"]
 
 
 def test_a_run_without_its_record_is_one_if_parts_were_built(small, run):
     small.ready()
     run.record.unlink()
-    assert workspace.exists(run)
-    assert [found.rid for _, found in workspace.known_runs(run.root.parent)] == ["r1"]
+    assert runs.exists(run)
+    assert [found.rid for _, found in runs.known_runs(run.root.parent)] == ["r1"]
     small.paths.index.unlink()
-    assert not workspace.exists(run)
+    assert not runs.exists(run)
 
 
 def test_when_a_run_was_created_its_manifests_know_too(small, run):
@@ -201,10 +202,10 @@ def test_when_a_run_was_created_its_manifests_know_too(small, run):
     make(small, "a", "2026-03-01T00:00:00.000Z")
     make(small, "b", "2026-02-01T00:00:00.000Z")
     run.record.write_bytes(b"{}")
-    assert [found.rid for _, found in workspace.known_runs(run.root.parent)] == ["b", "r1", "a"]
+    assert [found.rid for _, found in runs.known_runs(run.root.parent)] == ["b", "r1", "a"]
     run.trial("small-default").manifest.write_bytes(b"{}")
     os.utime(run.config, (0, 0))
-    assert workspace.creation_of(run) == "1970-01-01T00:00:00.000Z"
+    assert runs.creation_of(run) == "1970-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_when_a_run_was_created_its_manifests_know_too(small, run):
 def test_what_stands_in_place_of_all_runs_is_named(quick_path, put, kind):
     """History: the advice was to start the run, which could not be made there."""
     put(quick_path / "experiments")
-    error = workspace.unknown_run("r1", quick_path / "experiments")
+    error = runs.unknown_run("r1", quick_path / "experiments")
     assert isinstance(error, UnknownRun)
     assert error.what == f"there is no run 'r1': a {kind} stands where the folder of the runs belongs."
     assert error.where == str(quick_path / "experiments")
@@ -223,17 +224,17 @@ def test_what_stands_in_place_of_all_runs_is_named(quick_path, put, kind):
 
 def test_an_unknown_run_names_those_there_are(small, run):
     make(small, "newer", "2026-03-01T00:00:00.000Z")
-    error = workspace.unknown_run("nope", run.root.parent)
+    error = runs.unknown_run("nope", run.root.parent)
     assert isinstance(error, UnknownRun)
     assert "there is no run 'nope'" in str(error)
     assert "Runs there are: newer, r1." in str(error)
-    assert "none yet" in str(workspace.unknown_run("nope", small.folder / "empty"))
+    assert "none yet" in str(runs.unknown_run("nope", small.folder / "empty"))
 
 
 def test_a_run_of_a_newer_tool_does_not_hide_that_another_is_unknown(small, run):
     other = make(small, "newer", "2026-03-01T00:00:00.000Z")
     rewrite(other.record, lambda document: document.update(schema_version=2), seal=False)
-    assert "Runs there are: newer, r1." in str(workspace.unknown_run("nope", run.root.parent))
+    assert "Runs there are: newer, r1." in str(runs.unknown_run("nope", run.root.parent))
 
 
 # --- opening --------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ def test_looking_writes_nothing(small, run):
         work.ledger("small-default", "t0_control_p01")
         work.submitted("small-default")
         work.damage("experiment.yaml", None, 1)
-        workspace.known_runs(run.root.parent)
+        runs.known_runs(run.root.parent)
 
     assert operations(look) == []
     assert tree(small.folder) == before
