@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -138,16 +139,22 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
 
     def _work(self, opened: Session, params: Any, args: list[str]) -> int:
         command_line.check_trials(args, opened)
-        if params["num_process"]:
-            opened.share_work()
-        with _workers_watched() if opened.has_workers else nullcontext():
-            result = int(super().execute(params, args) or 0)
+        result = int(super().execute(params, args) or 0)
         if opened.reporter is None:  # doit refused the command line
             return result
         if not result and not args:
             opened.settle_config()
         opened.reporter.sum_up()
         return int(opened.reporter.exit_code or result)
+
+    @wraps(cmd_run.Run._execute)  # doit reads from the signature which settings it hands over
+    def _execute(self, **settings: Any) -> int:
+        """Let doit work, as many workers as the command line or DOIT_CONFIG of the dodo.py say."""
+        assert doit_state.session is not None
+        if settings["num_process"]:
+            doit_state.session.share_work()
+        with _workers_watched() if settings["num_process"] else nullcontext():
+            return int(super()._execute(**settings) or 0)
 
 
 class Resume(Run):

@@ -807,6 +807,17 @@ def test_several_workers_say_once_what_is_to_be_submitted(fresh):
     assert re.findall("to be submitted: (.*) requests", ended.out) == ["80"]
 
 
+def test_workers_that_the_dodo_py_asks_for_are_workers(fresh):
+    """doit learns of them last: each said what is to be submitted, as a process that works alone does."""
+    (fresh / "experiment.yaml").write_text(two_trials())
+    assert doit(fresh, *START, "to=build").code == 0
+    with open(fresh / "dodo.py", "a") as dodo:
+        dodo.write("\nDOIT_CONFIG['num_process'] = 2\n")
+    ended = forked(fresh, "to=submit").wait()
+    assert ended.code == 0, ended.err
+    assert re.findall("to be submitted: (.*) requests", ended.out) == ["80"]
+
+
 def test_a_worker_announces_a_trial_that_no_other_knew_of(built):
     """From nothing, one worker submits a trial while the next is being built: its cost must be said, too."""
     with reading(built) as session:
