@@ -31,6 +31,7 @@ _EMULATOR_POLL = 0.1  # seconds; the emulator is local and quick
 _STOP_LOOK = 1.0  # seconds between two looks for a stop request while waiting
 _SERVICE_POLL = 30.0  # seconds; the service's own steps come on about 60 s ticks
 _SERVICE_SECOND_LOOK = 90.0  # seconds between two looks at what is gone, however short `poll=` is
+_SERVICE_OUTAGE = 6 * 3600.0  # seconds: a night's maintenance or a router's bad hours, while jobs run
 
 
 def _prepare(session: Session, _slug: str, _inputs: Mapping[str, str]) -> Outcome:
@@ -172,6 +173,7 @@ def make_context(session: Session) -> Context:
             requeue=session.request.requeue,
             poll_seconds=poll or (_EMULATOR_POLL if emulated else _SERVICE_POLL),
             second_look_seconds=0.0 if emulated else _SERVICE_SECOND_LOOK,
+            outage_seconds=0.0 if emulated else _SERVICE_OUTAGE,
             trials=session.trials,
         ),
     )

@@ -96,22 +96,37 @@ def test_netrc_and_proxies_of_the_environment_are_ignored(server, make_api, monk
 
 @pytest.mark.parametrize(
     ("status", "error", "asked"),
-    [(301, ConfigError, 1), (308, ConfigError, 1), *((status, Unreachable, 3) for status in (302, 303, 307))],
+    [(301, ConfigError, 2), (308, ConfigError, 2), *((status, Unreachable, 4) for status in (302, 303, 307))],
 )
 def test_a_redirect_is_not_followed(server, make_api, status, error, asked):
     """One for good is a wrong address; one for now, as to a network's login page, may pass."""
     with ScriptedServer() as elsewhere:
-        server.on("GET", JOB, answer(status, b"", [f"Location: {elsewhere.url}/x"]))
+        server.on("GET", JOB, GOOD, answer(status, b"", [f"Location: {elsewhere.url}/x"]))
+        api = make_api(tries=3)
+        assert api.call("GET", JOB).ok
         with pytest.raises(error, match=r"redirect .* not followed"):
-            make_api(tries=3).call("GET", JOB)
+            api.call("GET", JOB)
     assert len(server.requests) == asked
     assert elsewhere.requests == []
 
 
-def test_a_login_page_that_comes_between_is_waited_out(server, make_api):
-    server.on("GET", JOB, answer(302, b"", ["Location: http://127.0.0.1:9/login"]), GOOD)
-    assert make_api().call("GET", JOB).ok
-    assert len(server.requests) == 2
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_before_any_answer_is_a_wrong_address(server, make_api, status):
+    server.on("GET", JOB, answer(status, b"", ["Location: http://127.0.0.1:9/login"]))
+    with pytest.raises(ConfigError, match=r"redirect .* not followed") as told:
+        make_api().call("GET", JOB)
+    assert "check the configured base URL" in told.value.hint
+    assert len(server.requests) == 1
+
+
+def test_a_login_page_that_comes_between_is_waited_out(server, make_api, time):
+    login = answer(302, b"", ["Location: http://127.0.0.1:9/login", "Retry-After: 7"])
+    server.on("GET", JOB, GOOD, login, GOOD)
+    api = make_api()
+    assert api.call("GET", JOB).ok
+    assert api.call("GET", JOB).ok
+    assert len(server.requests) == 3
+    assert time.slept == [7.0]
 
 
 def test_cookies_are_not_kept(server, make_api):

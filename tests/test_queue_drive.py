@@ -1,8 +1,13 @@
 """When the loop of the queue gives up, and when it waits."""
 
-from queue_kit import CREATE_JOB, SMALL, Lab
+from datetime import UTC, datetime, timedelta
 
-from pipeline.errors import Unreachable
+import pytest
+from queue_kit import CREATE_DATASET, CREATE_JOB, SMALL, STORAGE, Lab, Layout
+
+from pipeline.errors import NotReady, Unreachable
+from pipeline.queue.context import Options
+from pipeline.queue.outage import Outage
 
 NOBODY = {"call": {"times": None}, "do": {"reset": True}}
 
@@ -12,7 +17,7 @@ def test_nobody_is_waited_for_while_no_job_runs():
     with Lab(SMALL, NOBODY) as lab:
         ending = lab.go()
         assert isinstance(ending.error, Unreachable), ending.text
-        assert [line for line in ending.said if "Asking again later" in line] == []
+        assert [line for line in ending.said if "Asking again" in line] == []
         assert lab.jobs() == []
         lab.heal()
         assert lab.go().done
@@ -24,17 +29,134 @@ def test_a_provider_that_is_silent_for_a_while_is_waited_for_while_a_job_runs():
         ending = lab.go()
         assert ending.done, ending.text
         assert len(lab.calls("POST", CREATE_JOB["path"].rstrip("$"))) == 2
-        assert any("Asking again later" in line for line in ending.said), ending.said
+        assert any("Asking again" in line for line in ending.said), ending.said
+
+
+def closed(seconds):
+    """What a service says that wants to be left alone."""
+    said = {"code": 14, "message": "maintenance"}
+    return {"respond": {"status": 503, "headers": {"Retry-After": str(seconds)}, "json": said}}
+
+
+def away(lab, seconds, asks):
+    """The whole service is away for so long, and asks each time to be left alone for *asks* seconds."""
+    end, sleep = lab.now() + seconds, lab.sleep
+    lab.fault({"call": {"times": None}, "do": closed(asks)})
+
+    def nap(length):
+        sleep(length)
+        if lab.now() >= end:
+            lab.heal()
+
+    lab.sleep = nap
 
 
 def test_a_service_that_names_an_hour_is_left_alone_for_it_while_a_job_runs():
     """It was asked again after every poll, and given up after five of them: nothing was collected in the night."""
-    closed = {"status": 503, "headers": {"Retry-After": "3000"}, "json": {"code": 14, "message": "maintenance"}}
-    away = {"call": {"method": "GET", "path": "batchInferenceJobs/", "skip": 2, "times": 2}, "do": {"respond": closed}}
-    with Lab(SMALL, away) as lab:
+    gone = {"call": {"method": "GET", "path": "batchInferenceJobs/", "skip": 2, "times": 2}, "do": closed(3000)}
+    with Lab(SMALL, gone) as lab:
         began = lab.now()
         ending = lab.go()
         assert ending.done, ending.text
-        assert any("asks to wait 3000 s" in line for line in ending.said), ending.said
+        assert any("asks to wait 3000 s). Asking again in about 50 min." in line for line in ending.said), ending.said
         assert lab.now() - began > 3000
-        assert len(lab.calls("POST", CREATE_JOB["path"].rstrip("$"))) == 2
+        assert lab.fired() == [2]
+        lab.check()
+
+
+def test_of_several_trials_a_job_that_is_not_to_be_asked_for_is_asked_for_when_its_time_has_come():
+    """Each trial's own pass asked again at once: five trials used up all patience without a second's wait."""
+    layout = Layout(items=2, models=tuple("abcdef"))
+    with Lab(layout, queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go("submit").done
+        job = next(job for job in lab.jobs() if lab.ledgers()["a-p/t0_control_p01"].last.job_id == job)
+        lab.fault({"call": {"method": "GET", "path": f"batchInferenceJobs/{job}$", "times": 3}, "do": closed(3000)})
+        began = lab.now()
+        ending = lab.go("submit", "download")
+        assert ending.done, ending.text
+        assert lab.fired() == [3]
+        assert 9000 < lab.now() - began < 9300
+        lab.check()
+
+
+def test_one_part_that_is_not_to_be_asked_for_holds_up_no_other():
+    layout = Layout(items=4, shards=2)
+    with Lab(layout, queue={"max_concurrent_jobs": 2}) as lab:
+        began = lab.now()
+        others = []
+        lab.before = lambda what: others.append(lab.now()) if what.startswith("rename results.jsonl") else None
+        lab.fault({"call": {"method": "GET", "path": "batchInferenceJobs/", "skip": 2, "times": 1}, "do": closed(3000)})
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert lab.fired() == [1]
+        assert [moment - began < 600 for moment in sorted(others)] == [True, True, True, False]
+        lab.check()
+
+
+def test_a_service_that_takes_no_upload_for_an_hour_is_waited_for_although_the_other_job_has_ended():
+    no_upload = {"call": {**CREATE_DATASET, "skip": 1, "times": 2}, "do": closed(3000)}
+    with Lab(SMALL, no_upload) as lab:
+        began = lab.now()
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert lab.fired() == [2]
+        assert lab.now() - began > 6000
+        lab.check()
+
+
+def test_nobody_is_waited_for_who_names_an_hour_at_the_first_call():
+    with Lab(SMALL, {"call": {"times": None}, "do": closed(3000)}) as lab:
+        began = lab.now()
+        ending = lab.go()
+        assert isinstance(ending.error, Unreachable), ending.text
+        assert "asks to wait 3000 s" in str(ending.error)
+        assert lab.now() - began < 60
+
+
+@pytest.mark.parametrize("asks", [120, 200, 3600])
+def test_an_outage_of_hours_is_waited_out_where_that_is_wanted_and_else_given_up(asks):
+    with Lab(SMALL) as lab:
+        lab.poll = 300.0
+        assert lab.go("submit").done
+        away(lab, 3 * 3600, asks)
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert ending.done, ending.text
+        lab.check()
+    with Lab(SMALL) as lab:
+        lab.poll = 300.0
+        assert lab.go("submit").done
+        away(lab, 9 * 3600, asks)
+        began = lab.now()
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert isinstance(ending.error, Unreachable), ending.text
+        assert 6 * 3600 <= lab.now() - began < 8 * 3600
+        lab.heal()
+        assert lab.go("download").done
+        lab.check()
+
+
+def test_without_waiting_nobody_waits_for_a_storage_that_asks_for_it():
+    """Its hour was slept through inside a pass, by a command that was told not to wait."""
+    with Lab(SMALL, {"call": {**STORAGE, "times": 1}, "do": closed(3600)}) as lab:
+        assert lab.go("submit").done
+        lab.sleep(300)
+        began = lab.now()
+        ending = lab.go("download", wait=False)
+        assert isinstance(ending.error, NotReady), ending.text
+        assert lab.fired() == [1]
+        assert lab.now() - began < 60
+        assert lab.go("download").done
+        lab.check()
+
+
+def test_a_clock_that_is_set_back_ends_no_rest_in_the_future():
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    outage = Outage()
+    error = Unreachable("away")
+    error.wait = 3000.0
+    assert outage.note(error, now, Options(poll_seconds=30.0)) == 3000.0
+    assert outage.resting(now + timedelta(seconds=2999))
+    assert not outage.resting(now + timedelta(seconds=3000))
+    assert not outage.resting(now - timedelta(days=1))
+    outage.over()
+    assert (outage.times, outage.resting(now)) == (0, False)

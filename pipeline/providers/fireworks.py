@@ -193,7 +193,8 @@ class Fireworks:
             try:
                 found = look()
             except Unreachable as silent:
-                raise Unreachable(silent.what, kept=kept, hint=silent.hint) from silent
+                silent.kept = kept
+                raise
             if found is not None:
                 return found, not unclear
             if answer is not None:

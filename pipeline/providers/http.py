@@ -47,6 +47,7 @@ MAX_ANSWER_SECONDS = 120.0  # for reading one, since a drip of single bytes neve
 
 # 408, 425, 429: not now. 499: the gateway's word for a call cut off on its side. 5xx: server trouble.
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 507, 508, 509, *range(520, 531)})
+_LONGEST_ASKED = 30 * 86400.0  # seconds; a number beyond it says no more
 _MOVED_FOR_NOW = frozenset({302, 303, 307})  # by whatever stands between, as a network's login page: it may pass
 
 # The word by itself: as a piece of a name ("dataset tm-quota-study-... already exists") it says nothing.
@@ -160,7 +161,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = float(headers.get(name, "")) * unit
         except ValueError:
             continue
-        return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        return min(seconds, _LONGEST_ASKED) if math.isfinite(seconds) and seconds >= 0 else None
     until, now = date_of(headers.get("retry-after")), date_of(headers.get("date"))
     return max(0.0, (until - now).total_seconds()) if until and now else None
 
@@ -190,7 +191,8 @@ class Patience:
         delay = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._failed - 1)) * (0.5 + 0.5 * self._pace.random())
         if trouble.wait is not None:
             delay = max(delay, trouble.wait * (1 + 0.1 * self._pace.random()))
-        if self._failed >= self._pace.tries or spent + delay > self._seconds:
+        # A long transfer may take hours; what the service asks to wait beyond a few minutes is the caller's to wait.
+        if self._failed >= self._pace.tries or spent + delay > self._seconds or delay > self._pace.seconds:
             tries = "one try" if self._failed == 1 else f"{self._failed} tries"
             asked = "" if trouble.wait is None else f"; the service asks to wait {trouble.wait:.0f} s"
             given_up = Unreachable(
@@ -256,6 +258,7 @@ class Api:
         self._key = key
         self._pace = pace
         self._adapter = HTTPAdapter()  # its default is no retry at all
+        self._answered = False  # whether it was the service that is there, at least once
 
     def close(self) -> None:
         """Close idle connections."""
@@ -307,16 +310,11 @@ class Api:
             answer = Answer(response.status_code, response.headers, self._key.mask(bytes(content)))
         if answer.status in RETRYABLE:
             raise Trouble(f"{method} {url}: the service {answer.said}.", answer)
-        if answer.status in _MOVED_FOR_NOW:
-            raise Trouble(
-                f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key "
-                "(a login page of this network?)."
-            )
         if 300 <= answer.status < 400:
-            raise ConfigError(
-                f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key.",
-                hint="check the configured base URL",
-            )
+            what = f"{method} {url}: answered with a redirect ({answer.status}), which is not followed with a key"
+            if answer.status in _MOVED_FOR_NOW and self._answered:
+                raise Trouble(f"{what} (a login page of this network?).", answer)
+            raise ConfigError(f"{what}.", hint="check the configured base URL, and whether this network wants a login")
         page = answer.document is None and answer.body.lstrip().startswith(b"<")  # a gateway's: not about the key
         if answer.status in (401, 403) and not answer.about_quota and not page:
             raise AuthError(
@@ -332,6 +330,7 @@ class Api:
             or (answer.status in (401, 403) and page)
         ):
             raise Trouble(f"{method} {url}: not the API: the service {answer.said}.")
+        self._answered = True
         return answer
 
 

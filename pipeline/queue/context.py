@@ -25,6 +25,7 @@ class Options:
     requeue: str | None = None  # overrides queue.requeue of the config
     poll_seconds: float = 30.0
     second_look_seconds: float = 0.0  # at least so long after a first look is what is gone believed to be gone
+    outage_seconds: float = 0.0  # at least so long is a provider that is out of reach waited for while jobs run
     trials: tuple[str, ...] = ()  # submit these only; jobs of the others are looked after all the same
 
 

@@ -28,14 +28,10 @@ from pipeline.parts import Index
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
-from pipeline.queue.progress import Pace, Progress
+from pipeline.queue.outage import Outage
+from pipeline.queue.progress import Pace, Progress, duration
 from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
-
-# How often in a row the provider may be out of reach, for one part or for a pass, before a wait is given
-# up (with the provider's own retries below that, minutes to an hour).
-_PATIENCE = 5
-_LONGEST_WAIT = 3600.0  # seconds that the service may ask for between two passes
 
 
 @dataclass
@@ -53,10 +49,9 @@ class Queue:
     _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
-    _cut_short: int = 0  # passes in a row that ended because the provider was out of reach
+    _outage: Outage = field(default_factory=Outage)  # of passes in a row that ended for want of an answer
     # What the pass at hand has met.
     _unanswered: int = 0
-    _asked_to_wait: float = 0.0  # seconds, by the service
     _quota_full: bool = False
     _not_ready: bool = False  # an uploaded data set kept it waiting: no second one does
     _over_budget: BudgetExceeded | None = None
@@ -104,16 +99,20 @@ class Queue:
                         kept="Everything that arrived is stored; running jobs go on at the provider.",
                         hint=f"doit resume rid={self.workspace.rid}",
                     )
-                self.context.hands.sleep(max(self.context.options.poll_seconds, self._asked_to_wait))
+                self.context.hands.sleep(self.context.options.poll_seconds)
         finally:
             self.context.hands.show(None)
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
-        self._not_ready, self._asked_to_wait = False, 0.0
+        self._not_ready = False
+        now = self.context.hands.now()
+        if self._outage.resting(now):
+            return
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
-        todo.sort(key=lambda work: (work.troubles, work.paths.slug != first))
+        todo = [work for work in todo if not work.outage.resting(now)]
+        todo.sort(key=lambda work: (work.outage.times, work.paths.slug != first))
         for slug in {work.paths.slug for work in todo}:
             self.workspace.fingerprints.work_in(slug)
         try:
@@ -134,10 +133,11 @@ class Queue:
                     work.waiting_for = "its turn: the service is slow with data sets"
                 elif self._over_budget is None:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
-            self._cut_short = 0
-        except Unreachable:
-            self._cut_short += 1
-            if self._cut_short >= _PATIENCE or not self.context.options.wait or not self._anything_runs():
+            self._outage.over()
+        except Unreachable as error:
+            self._outage.note(error, now, self.context.options)
+            endless = self._outage.endless(now, self.context.options)
+            if endless or not self.context.options.wait or not self._worth_waiting(error):
                 raise
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
@@ -148,16 +148,18 @@ class Queue:
         try:
             self.context.hands.check_stop()
             step()
-            work.troubles = 0
+            work.outage.over()
         except Unreachable as error:
-            if not self._anything_runs():
-                raise  # there is nothing to wait for: the user learns of a wrong address now, not after all patience
-            work.troubles += 1
+            if not self._worth_waiting(error):
+                raise  # the user learns of a wrong address now, not after all patience
             self._unanswered += 1
-            self._asked_to_wait = min(max(self._asked_to_wait, error.wait or 0.0), _LONGEST_WAIT)
-            self.context.hands.say(f"{work.name}: {error.what} Asking again later.")
-            if work.troubles >= _PATIENCE:
+            now = self.context.hands.now()
+            rest = work.outage.note(error, now, self.context.options)
+            work.waiting_for = "the provider, which is out of reach"
+            if work.outage.endless(now, self.context.options):
                 work.error = error
+            again = "" if work.error else f" Asking again {'soon' if rest < 60 else f'in {duration(rest)}'}."
+            self.context.hands.say(f"{work.name}: {error.what}{again}")
             if self._unanswered > 1:
                 raise
         except AuthError:
@@ -195,13 +197,17 @@ class Queue:
         raise first
 
     def _may_move(self, work: Work) -> bool:
-        waiting = work.in_flight or work.troubles or (work.owing and (self._quota_full or self._not_ready))
+        waiting = work.in_flight or work.outage.times or (work.owing and (self._quota_full or self._not_ready))
         return not work.settled and work.error is None and bool(waiting)
 
     # --- small questions -------------------------------------------------------------------------
 
     def _anything_runs(self) -> bool:
         return any(work.in_flight and work.accepted for work in self._works.values())
+
+    def _worth_waiting(self, error: Unreachable) -> bool:
+        """Whether a job runs, or the service, which took a job of this run before, names the time it is away."""
+        return self._anything_runs() or (error.wait is not None and any(work.accepted for work in self._works.values()))
 
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""

@@ -23,6 +23,7 @@ from pipeline.queue.attempts import ID_TAKEN, NOT_FOUND
 from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
 from pipeline.queue.merge import Tally
+from pipeline.queue.outage import Outage
 from pipeline.queue.recovery import Ladder, ResultsLost
 from pipeline.queue.settling import Settling
 
@@ -45,7 +46,7 @@ class Work:
     error: TrialmakeError | None = None
     waiting_for: str = ""
     counts: Counts = field(default_factory=Counts)  # of the running job, when last asked
-    troubles: int = 0  # how often in a row the provider was out of reach for this part
+    outage: Outage = field(default_factory=Outage)  # while the provider is out of reach for this part
     _told: bool = False
     _used: tuple[tuple[int, int, int], ...] | None = None  # once settled, it does not change any more
 
