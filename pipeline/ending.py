@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
-from pipeline.report.artifacts import Block, Json, blocks
+from pipeline.report.artifacts import Block, Json, answers_uncounted, blocks
 from pipeline.report.text import is_point, listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 
@@ -50,7 +50,7 @@ class Ending:
     missing: int
     usd: float | None
     unpriced: tuple[str, ...]  # models without a list price
-    uncounted: tuple[str, ...]  # trials of which the service counted no row's tokens
+    uncounted: int  # answers that came without token counts, and that a list price would make a cost of
     emulated: bool
 
     def lines(self) -> Iterator[Line]:
@@ -68,17 +68,17 @@ class Ending:
             "missing": self.missing,
             "usd": None if self.unpriced or self.uncounted else self.usd,
             "unpriced": list(self.unpriced),
-            "uncounted": list(self.uncounted),
+            "uncounted": self.uncounted,
         }
 
     def _cost(self) -> Iterator[str]:
         """What has a price is summed, what has none is named: it is unknown, not free."""
         if self.usd is not None:
-            yield f"{plain.usd(self.usd)}{' by list price' if self.emulated or self.unpriced else ''}"
+            yield f"{plain.usd(self.usd)}{' by list price' if self.emulated or self.unpriced or self.uncounted else ''}"
         if self.unpriced:
             yield f"no list price for {listed(self.unpriced)}: not counted"
         if self.uncounted:
-            yield f"no token counts of {listed(self.uncounted)}: not counted"
+            yield f"{self.uncounted:,} of {self.asked:,} answers came without token counts: not counted"
         if self.emulated:
             yield "the emulator charges nothing"
 
@@ -112,7 +112,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
     asked = missing = 0
     priced: list[float] = []
     unpriced: dict[str, None] = {}
-    uncounted: list[str] = []
+    uncounted = 0
     ours = schema.load("significance.schema")["properties"]["schema_version"]["const"]
     for slug in slugs:
         paths = work.trial_paths(slug)
@@ -126,18 +126,19 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
         if significance.get("schema_version") != ours:
             continue
         places += _places(slug, significance)
+        failed = sum(part["failed"] for part in attempts["parts"])
         asked += sum(part["rows"] for part in attempts["parts"])
-        missing += sum(part["failed"] for part in attempts["parts"])
+        missing += failed
         # Not by `usd`: the emulator's is 0 where a model has no list price, beside others that are example prices.
         if not costs["pricing"]["table_found"]:
             unpriced[costs["pricing"]["model_key"]] = None
-        elif costs["usd"] is None:
-            uncounted.append(slug)
-        else:
+            continue
+        uncounted += answers_uncounted(costs, failed)
+        if costs["usd"] is not None:
             priced.append(costs["usd"])
     usd = None if (unpriced or uncounted) and not priced else sum(priced)
     emulated = work.config["provider"] == "emulator"
-    return Ending(tuple(places), asked, missing, usd, tuple(unpriced), tuple(uncounted), emulated)
+    return Ending(tuple(places), asked, missing, usd, tuple(unpriced), uncounted, emulated)
 
 
 def _places(slug: str, significance: Json) -> Iterator[Place]:

@@ -18,7 +18,8 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 
-_SIGNED_LINK = re.compile(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*", re.IGNORECASE)
+# Slashes may be escaped, as in JSON that was taken for text.
+_SIGNED_LINK = re.compile(r"(https?:(?:\\?/){2}[^\s?#\"'<>]+)[?#][^\s\"'<>]*", re.IGNORECASE)
 
 WORDS_SHOWN = 300  # characters of a service's own words in a message
 
@@ -30,7 +31,8 @@ def visible(text: str) -> str:
 
 def readable(words: str) -> str:
     """A service's *words* on one line of at most WORDS_SHOWN characters, all visible; links without what signs them."""
-    line = visible(_SIGNED_LINK.sub(r"\1?...", " ".join(words.split())))
+    start = words[: 8 * WORDS_SHOWN]  # a service may say megabytes, and what is cut off a link is not shown either
+    line = visible(_SIGNED_LINK.sub(r"\1?...", " ".join(start.split())))
     return line if len(line) <= WORDS_SHOWN else line[:WORDS_SHOWN] + "..."
 
 

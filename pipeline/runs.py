@@ -82,16 +82,17 @@ def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:
             kept="Nothing was changed.",
             hint=f"move {experiments} away and put the folder of the runs there, then run the same command again",
         )
+    latest = ""
     try:
         there = [run.rid for _, run in reversed(known_runs(experiments))]
+        latest = f"; doit resume rid={there[0]} goes on with the latest" if there else ""
     except (FutureVersion, UnreadableFile):
         there = [run.rid for run in paths.runs(experiments)]  # when one of them began cannot be told
     config = paths.LOCAL_CONFIG if paths.LOCAL_CONFIG.exists() else "PATH"
     return UnknownRun(
         f"there is no run {rid!r} in {experiments}/.",
         kept=f"Runs there are: {', '.join(there) or 'none yet'}.",
-        hint=f"doit rid={rid} config={config} starts it"
-        + (f"; doit resume rid={there[0]} goes on with the latest" if there else ""),
+        hint=f"doit rid={rid} config={config} starts it{latest}",
     )
 
 

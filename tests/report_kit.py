@@ -129,7 +129,7 @@ def make(
     temperatures: Sequence[float] = (0,),
     samples: int = 1,
     prices: Mapping[str, Any] | None = None,
-    tokens: bool = True,
+    tokens: bool | Callable[[RequestId], bool] = True,
     prompts: Mapping[str, str] | None = None,
     models: Sequence[str] = ("lab/model-a",),
     **settings: Any,
@@ -194,7 +194,7 @@ def hostile_run(folder: Path) -> Made:
     return make(folder, answer, items=items, samples=3, treatments=("treatment", "other"), report={"examples": 50})
 
 
-def _answer(paths: TrialPaths, trial: Trial, listed: Index, answer: Callable[[RequestId], Any], tokens: bool) -> None:
+def _answer(paths: TrialPaths, trial: Trial, listed: Index, answer: Callable[[RequestId], Any], tokens: Any) -> None:
     """Write `results_combined.jsonl` and `attempts.json` as download would."""
     paths.results.mkdir()
     lines, entries = [], []
@@ -203,8 +203,9 @@ def _answer(paths: TrialPaths, trial: Trial, listed: Index, answer: Callable[[Re
         for line in jsonl.lines(paths.part_requests(part.part)):
             name = jsonl.loads(line.data)["custom_id"]
             given = answer(custom_id.split(name))
+            counted = tokens(custom_id.split(name)) if callable(tokens) else tokens
             failed += isinstance(given, Failure)
-            lines.append(jsonl.dumps({"custom_id": name, **_result(name, given, tokens)}))
+            lines.append(jsonl.dumps({"custom_id": name, **_result(name, given, counted)}))
         entries.append(
             {
                 "part": part.part,

@@ -5,6 +5,7 @@ If one of these failed, a paid job would stay unknown, or (worse) another run's 
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import run_kit
@@ -70,6 +71,23 @@ def test_what_is_wanted_is_not_deleted():
         with pytest.raises(Refused, match="none of these may be deleted"):
             orphans.delete(lab.context(), orphans.find(lab.context()))
         assert len(lab.calls("DELETE")) == 0
+        assert lab.go().done
+        lab.check()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_job_whose_requests_are_gone_or_damaged_here_is_wanted_all_the_same(harm):
+    """It counted as stale: `--delete` deleted a paid job, and the next resume paid for it again."""
+    with Lab() as lab:
+        lab.go("submit")
+        lose(lab)
+        harm(lab.run.trial("m-p").part_requests("t0_control_p01"))
+        assert set(verdicts(lab).values()) == {"wanted"}
+        with pytest.raises(Refused, match="none of these may be deleted"):
+            orphans.delete(lab.context(), orphans.find(lab.context()))
+        with pytest.raises(Refused, match="is not what was built or sent"):
+            orphans.adopt(lab.context(), orphans.find(lab.context()))
+        lab.rebuild()
         assert lab.go().done
         lab.check()
 

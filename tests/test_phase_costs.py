@@ -32,7 +32,7 @@ class Priced(SmallTrial):
         self.combine(lambda name: completion("x", tokens=tokens(name)))
         self.parse()
 
-    def history(self, *counts, estimate=0.01):
+    def history(self, *counts, estimate=0.01, failed=""):
         """attempts.json: the first part has one attempt per entry of *counts*, the others have one like the first.
 
         TAKEN stands for an attempt that never was, because its id was another's.
@@ -48,7 +48,8 @@ class Priced(SmallTrial):
                 }
                 for n, said in enumerate(counts if number == 0 else counts[:1], 1)
             ]
-            parts.append({"part": part.part, "rows": part.rows, "failed": 0, "attempts": attempts})
+            rows = part.rows if part.condition == failed else 0
+            parts.append({"part": part.part, "rows": part.rows, "failed": rows, "attempts": attempts})
         self.paths.attempts.write_bytes(jsonl.dumps_pretty({"schema_version": 1, "parts": parts}))
 
     def scored(self, *rows):
@@ -166,12 +167,12 @@ def test_the_same_inputs_give_the_same_bytes(small):
 
 def test_temperatures_are_priced_apart(quick_path):
     small = Priced(quick_path, temperatures=[0, 0.25])
-    small.used(lambda name: (100, 10, 110) if custom_id.split(name).temp == "0" else (0, 0, 0))
+    small.used(lambda name: (100, 10, 110) if custom_id.split(name).temp == "0" else (10, 1, 11))
     small.history(COUNTS)
     small.scored(*SCORES)
     small.costs()
     assert set(small.document["temps"]) == {"0", "0.25"}
-    assert small.document["temps"]["0.25"]["control"]["usd"] == 0.0
+    assert small.document["temps"]["0.25"]["control"]["usd"] == 0.00012
     assert small.document["temps"]["0"]["control"]["usd"] == 0.0012
 
 
@@ -266,7 +267,7 @@ def test_rows_that_failed_cost_what_the_provider_counted(quick_path):
         lambda name: {"code": 500, "message": "no"} if "control" in name else completion(tokens=(100, 10, 110))
     )
     small.parse()
-    small.history(COUNTS)
+    small.history(COUNTS, failed="control")
     small.scored(*SCORES)
     small.costs()
     control = small.document["conditions"]["control"]
@@ -303,6 +304,30 @@ def test_attempts_are_priced_by_the_providers_own_counts(small, counts, provider
     assert small.document["parts"][0]["attempts"] == len(counts)
     if None in (provider, small.document["parts"][0]["usd"]):
         assert (provider, small.document["parts"][0]["usd"]) == (None, None)
+
+
+def test_answers_that_nobody_counted_are_not_spent_on_nothing(quick_path):
+    """All that the provider had counted was called spent on rows that do not count, although every row was answered."""
+    small = Priced(quick_path)
+    small.used(lambda name: (0, 0, 0) if "control" in name else (100, 10, 110))
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    assert (small.document["usage_records"], small.document["unpriced_rows"]) == (4, 4)
+    assert small.document["conditions"]["control"]["usd"] is None
+    assert small.document["attempts"]["provider_usd"] == round(800 * IN + 80 * OUT, 6)
+    assert small.document["attempts"]["spent_on_unused_rows_usd"] is None
+
+
+def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):
+    history = json.loads(small.paths.attempts.read_bytes())
+    history["parts"][0]["attempts"] = []
+    small.paths.attempts.write_bytes(jsonl.dumps_pretty(history))
+    small.costs()
+    found = small.document["attempts"]
+    assert (found["provider_usd"], found["spent_on_unused_rows_usd"]) == (None, None)
+    assert found["known"]["uncounted_attempts"] == 1
+    assert [part["usd"] is None for part in small.document["parts"]] == [True, False]
 
 
 def test_of_a_run_without_any_counts_the_price_is_unknown_not_0(quick_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline import console
-from pipeline.plain import columns, visible
+from pipeline.plain import columns, readable, visible
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,17 @@ def test_columns_line_up_and_no_line_ends_in_spaces():
     rows = [("a", "bbb", ""), ("aaa", "b", "the rest")]
     assert list(columns(rows)) == ["a    bbb", "aaa  b    the rest"]
     assert list(columns([])) == []
+
+
+def test_what_a_service_says_is_shown_on_one_line_without_what_signs_its_links():
+    said = r'see https://h/a?sig=SECRET and "https:\/\/h\/b?sig=SECRET", HTTP://H/c#SECRET ' + "\x1b]0;x\n\u202eend"
+    shown = readable(said)
+    assert shown == r'see https://h/a?... and "https:\/\/h\/b?...", HTTP://H/c?... \x1b]0;x \u202eend'
+
+
+def test_megabytes_that_a_service_says_take_no_time_and_a_link_that_is_cut_shows_no_signature():
+    """A body of nothing but beginnings of links took a minute for 140 kB."""
+    assert readable("http://" * 2_000_000).endswith("...")
+    for length in range(2_000, 2_500):
+        assert "SECRET" not in readable("x" * length + " https://h/a?sig=" + "SECRET" * 9)
+        assert "SECRET" not in readable("https://h/" + "a" * length + "?sig=" + "SECRET" * 9)

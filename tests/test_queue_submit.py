@@ -413,7 +413,7 @@ def test_requests_edited_before_their_submission_are_not_sent():
         path.write_bytes(whole.replace(b"discovered", b"invented  ", 1))
         ending = lab.go()
         assert isinstance(ending.error, Refused)
-        assert "t0_control_p01.jsonl is not what its attempt was recorded with" in str(ending.error)
+        assert "t0_control_p01.jsonl is not what was built or sent" in str(ending.error)
         assert CONTROL not in lab.ledgers()
         path.write_bytes(whole)
         assert lab.go().done

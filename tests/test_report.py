@@ -462,11 +462,21 @@ def test_an_artifact_of_another_shape_is_named_and_the_old_report_stays(undrawn:
     made = make(undrawn)
     made.report()
     before = written(made)
-    made.paths.significance.write_bytes(b'{"schema_version": 2, "results": {}}')
+    made.paths.significance.write_bytes(b'{"schema_version": 3, "results": {}}')
     with pytest.raises(DamagedArtifact, match=r"does not fit schemas/significance\.schema\.json") as caught:
         made.report()
     assert "force=stats" in str(caught.value)
     assert written(made) == before
+
+
+def test_an_artifact_of_an_earlier_format_is_called_that_and_not_damaged(undrawn: Path) -> None:
+    made = make(undrawn)
+    document = jsonl.loads(made.paths.costs.read_bytes())
+    made.paths.costs.write_bytes(jsonl.dumps_pretty({**document, "schema_version": 1}))
+    with pytest.raises(DamagedArtifact) as caught:
+        made.report()
+    assert caught.value.what == "is of an earlier format (1; now it is 2)."
+    assert caught.value.hint == "doit resume rid=lab writes it anew"
 
 
 def test_a_row_that_is_cut_short_is_named_with_its_line(undrawn: Path) -> None:
@@ -716,7 +726,7 @@ def test_types_that_were_not_asked_are_not_named_beside_prices(undrawn: Path, la
 def test_a_trial_without_a_difference_comes_last() -> None:
     def entry(slug: str, delta: float | None) -> Entry:
         block: Any = type("Block", (), {"data": {"metrics": {"em": {"delta_mean": delta}}}})()
-        return Entry(slug, "m", "p", "treatment", 0.05, {("open", "0"): block}, 1, 0, None)
+        return Entry(slug, "m", "p", "treatment", 0.05, {("open", "0"): block}, 1, 0, None, False, 0)
 
     order = ranked([entry("none", None), entry("b", 0.1), entry("worse", -0.2), entry("a", 0.1)])
     assert [item.slug for item in order] == ["a", "b", "worse", "none"]

@@ -36,6 +36,7 @@ _UNDONE = {
     "hint": "run the same command again without a selection of phases: the file is repaired first",
 }
 _BLOCK = 1000  # rows of usage.csv counted at a time
+_NO_COUNT = ("", "0")  # no request is of 0 tokens
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 
 
@@ -100,7 +101,7 @@ def _totals(usage: Path) -> dict[tuple[str, str], Counter[str]]:
         for cell, some in groupby(block, lambda row: _cell_of(row[0].split("|", 2)[2])):
             _, *tokens = zip(*some, strict=True)
             counted = {name: sum(map(int, filter(None, counts))) for name, counts in zip(_TOKENS, tokens, strict=True)}
-            priced = sum(map(all, zip(tokens[0], tokens[1], strict=True)))
+            priced = sum(read not in _NO_COUNT and bool(written) for read, written in zip(*tokens[:2], strict=True))
             totals[cell].update({**counted, "rows": len(tokens[0]), "priced_rows": priced})
     return totals
 
@@ -180,8 +181,8 @@ def _pricing(config: Config, trial: Trial, price: Price) -> dict[str, Any]:
 
 
 def _part(part: Mapping[str, Any], price: Price) -> dict[str, Any]:
-    counted, unknown = _counted(part["attempts"])
-    usd = None if unknown or not counted else price.usd(*_total(counted))
+    counted, unknown = _counted([part])
+    usd = None if unknown else price.usd(*_total(counted))
     return {
         "part": part["part"],
         "attempts": len(part["attempts"]),
@@ -193,13 +194,20 @@ def _part(part: Mapping[str, Any], price: Price) -> dict[str, Any]:
     }
 
 
-def _counted(attempts: Iterable[Mapping[str, Any]]) -> tuple[list[Tokens], int]:
-    """What the provider counted, attempt by attempt, and of how many it did not say; by the budget's rules."""
-    # An attempt whose id was another's had no job: it cost nothing.
-    made = [attempt for attempt in attempts if attempt["state"] != ID_TAKEN]
-    said = [budget.counted(attempt["counts"], phase_of(attempt["state"])) for attempt in made]
-    known = [tokens for tokens in said if tokens is not None]
-    return known, len(said) - len(known)
+def _counted(parts: Iterable[Mapping[str, Any]]) -> tuple[list[Tokens], int]:
+    """What the provider counted, attempt by attempt, and of how many it did not say; by the budget's rules.
+
+    A part whose attempts are not known any more had one at least.
+    """
+    known: list[Tokens] = []
+    unknown = 0
+    for part in parts:
+        # An attempt whose id was another's had no job: it cost nothing.
+        made = [attempt for attempt in part["attempts"] if attempt["state"] != ID_TAKEN]
+        said = [budget.counted(attempt["counts"], phase_of(attempt["state"])) for attempt in made]
+        known += [tokens for tokens in said if tokens is not None]
+        unknown += said.count(None) or (not part["attempts"])
+    return known, unknown
 
 
 def _total(counted: Sequence[Tokens]) -> Tokens:
@@ -210,13 +218,16 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
     """Estimate against actual against the provider's own counts, and what bought no row that counts."""
     every = [attempt for part in attempts["parts"] for attempt in part["attempts"]]
     estimates = [attempt["estimate"]["usd"] for attempt in every]
-    counted, unknown = _counted(every)
+    counted, unknown = _counted(attempts["parts"])
     sums = _total(counted)
     known_usd = price.usd(*sums)
     provider = sums._asdict() if every and not unknown else None
     provider_usd = known_usd if provider else None
     rows_usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
-    wasted = None if provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
+    # An answer without token counts was paid for, nobody knows with how much: then nor is what the others left over.
+    failed = sum(part["failed"] for part in attempts["parts"])
+    uncounted = total["rows"] - total["priced_rows"] > failed
+    wasted = None if uncounted or provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
     return {
         "submissions": len(every),
         "estimated_usd_at_most": _usd(sum(estimates)) if estimates and None not in estimates else None,

@@ -95,12 +95,18 @@ class Work:
         return attempts.place_digest(self.context.workspace.rid, self.paths.slug, self.part.part)
 
     def job_id(self, number: int) -> str | None:
-        """The id that attempt *number* would have; None while it is not known what it would ask."""
+        """The id that attempt *number* would have; None while it is not known what it would ask.
+
+        What the first asks is known from the list of parts, whatever became of the file.
+        """
         work = self.context.workspace
-        requests = attempts.requests_of(self.paths, self.part, number)
-        if not requests.exists():
-            return None
-        sha256 = work.fingerprints.sha256(requests)
+        if number == 1:
+            sha256 = self.part.sha256
+        else:
+            requests = attempts.requests_of(self.paths, self.part, number)
+            if not requests.exists():
+                return None
+            sha256 = work.fingerprints.sha256(requests)
         model = work.trials[self.paths.slug].model
         return attempts.job_id(work.rid, self.paths.slug, self.part.part, number, sha256, model)
 
@@ -144,7 +150,13 @@ class Work:
         self._ask(attempt)
 
     def adopt(self, number: int) -> None:
-        """Take over a job that the provider has under the id of attempt *number*, as if it had just been submitted."""
+        """Take over a job that the provider has under the id of attempt *number*, as if it had just been submitted.
+
+        Raises Refused when the part's requests, from which all its attempts follow, are not as they were built.
+        """
+        requests = attempts.requests_of(self.paths, self.part, 1)
+        if self.context.workspace.damage(self.paths.relative(requests), self.part.sha256, self.part.size) is not None:
+            raise self._changed(requests)
         attempt = self._attempt(number) or self._recall(number)
         if attempt is not None and not attempt.accepted and self.context.provider().find(attempt.job_id) is not None:
             self._submit(attempt)
@@ -396,7 +408,7 @@ class Work:
 
     def _changed(self, requests: Path) -> Refused:
         return Refused(
-            f"{self.part.part}: {requests.name} is not what its attempt was recorded with.",
+            f"{self.part.part}: {requests.name} is not what was built or sent.",
             where=str(requests),
             kept="Nothing was sent.",
             hint="restore the requests the run was built with (doit forget build && doit), or start a new run",

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import disk, jsonl, schema
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import DamagedArtifact
+from pipeline.paths import RunPaths
 
 Json = Mapping[str, Any]
 
@@ -46,6 +47,11 @@ def read_costs(path: Path) -> Json:
     return _checked(path, "costs.schema", "costs")
 
 
+def answers_uncounted(costs: Json, failed: int) -> int:
+    """How many answers have no token counts, and so no price, when *failed* requests have no answer."""
+    return max(0, int(costs["unpriced_rows"]) - failed)
+
+
 def blocks(significance: Json) -> Iterator[Block]:
     """Every block, by treatment (the first one first), type and temperature."""
     contrasts = {significance["treatment"]: significance["results"]}
@@ -60,6 +66,13 @@ def blocks(significance: Json) -> Iterator[Block]:
 def _checked(path: Path, name: str, phase: str) -> Json:
     data = disk.read_bytes(path)
     document: Json = jsonl.document(data, path)
+    version = schema.load(name)["properties"]["schema_version"]["const"]
+    if isinstance(document, dict) and document.get("schema_version") in range(1, version):
+        raise DamagedArtifact(
+            f"is of an earlier format ({document['schema_version']}; now it is {version}).",
+            where=str(path),
+            hint=f"doit resume rid={RunPaths(path.parents[2]).rid} writes it anew",
+        )
     if found := schema.problems_in(data, name):
         raise DamagedArtifact(
             f"does not fit schemas/{name}.json: {found[0]}"

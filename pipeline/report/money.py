@@ -56,7 +56,7 @@ def _price(model: Model) -> Line:
     costs, price = model.costs, model.costs["pricing"]
     if not price["table_found"]:
         unpriced = ("No list price for ", Code(price["model_key"]), " under prices.models: not counted")
-        if costs["usd"] is None:
+        if price["provider"] != "emulator":
             return (*unpriced, ". What was paid is not known; it is not 0.")
         return (*unpriced, ". The emulator charges nothing.")
     discounts = (
@@ -67,7 +67,7 @@ def _price(model: Model) -> Line:
     ) else ""  # fmt: skip
     paid = f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'answer')}"
     if costs["usd"] is None:
-        paid = "No answer came with token counts, so what was paid is not known; it is not 0. It would be counted"
+        paid = "No answer came with token counts, so the cost is not known; it is not 0. It would be counted"
     return (
         f"{paid}, at "
         f"{usd(price['input_rate_per_mtok'])} per million input tokens and {usd(price['output_rate_per_mtok'])} per "

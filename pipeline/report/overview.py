@@ -10,7 +10,7 @@ from pipeline.report.artifacts import TYPES, Json
 from pipeline.report.artifacts import Block as Compared
 from pipeline.report.blocks import Block, Code, Document, Line, Link, Note, Paragraph, Section, Table, folded
 from pipeline.report.figures import Row, forest_of
-from pipeline.report.text import DASH, NBSP, count, is_point, listed, p_cell, percent, points, points_span, usd
+from pipeline.report.text import DASH, NBSP, count, counted, is_point, listed, p_cell, percent, points, points_span, usd
 from pipeline.report.verdict import TYPE_NAMES, judged
 
 _NAMED = 3  # treatments that share the first place
@@ -28,7 +28,9 @@ class Entry:
     places: Mapping[tuple[str, str], Compared]
     asked: int
     missing: int
-    usd: float | None  # by list price; None without one
+    usd: float | None  # by list price; None without one, or where no answer came with token counts
+    priced: bool  # whether its model has a list price
+    uncounted: int  # answers without token counts
 
     @property
     def gain(self) -> float | None:
@@ -99,9 +101,12 @@ def _trials(entries: Sequence[Entry], provider: str, *, page: bool) -> Iterator[
         tuple(sent),
         "What was sent: requests, those without an answer, and what they cost.",
     )
-    if unpriced := sorted({entry.model for entry in entries if entry.usd is None}):
+    if unpriced := sorted({entry.model for entry in entries if not entry.priced}):
         names = [piece for model in unpriced for piece in (", ", Code(model))][1:]
         yield Paragraph(("No list price for ", *names, ": not counted."))
+    if uncounted := {entry.slug: entry.uncounted for entry in entries if entry.priced and entry.uncounted}:
+        of = listed([f"{counted(number, 'answer')} of {slug}" for slug, number in uncounted.items()])
+        yield Paragraph(f"Without token counts, so not in what they cost: {of}.")
 
 
 def _best(entries: Sequence[Entry]) -> str:
@@ -109,8 +114,8 @@ def _best(entries: Sequence[Entry]) -> str:
     first = entries[0]
     if first.gain is None:
         return "No question was answered in both conditions of a trial, so there is nothing to rank."
-    counted = Counter(first.verdict(place) for place in _places([first]))
-    verdicts = ", ".join(f"{verdict} at {times}" for verdict, times in counted.most_common())
+    times_of = Counter(first.verdict(place) for place in _places([first]))
+    verdicts = ", ".join(f"{verdict} at {times}" for verdict, times in times_of.most_common())
     over = "" if len(first.places) == 1 else f" on average over {len(first.places)} types and temperatures ({verdicts})"
     alone = f" ({verdicts.removesuffix(' at 1')})" if len(first.places) == 1 else ""
     name = f"{first.slug} with {first.treatment}"
