@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.errors import Refused
+from pipeline.errors import DamagedArtifact, Refused
 from pipeline.queue import attempts
 from pipeline.queue.attempts import Name
 from pipeline.queue.context import Context
@@ -119,7 +119,11 @@ def _works(context: Context) -> dict[str, Work]:
 
 def _parts(context: Context) -> Iterator[Work]:
     for slug in context.workspace.trials:
-        index = context.workspace.index(slug)
+        try:
+            index = context.workspace.index(slug)
+        except DamagedArtifact as error:
+            error.hint = error.hint or f"doit resume rid={context.workspace.rid} writes it anew"
+            raise
         for part in index.parts if index else ():
             yield Work(context, context.workspace.trial_paths(slug), part)
 

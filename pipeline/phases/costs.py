@@ -23,7 +23,6 @@ from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
-from pipeline.providers.resources import phase_of
 from pipeline.queue import budget
 from pipeline.queue.attempts import ID_TAKEN
 from pipeline.queue.budget import Price, Tokens
@@ -204,7 +203,7 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> tuple[list[Tokens], int]:
     for part in parts:
         # An attempt whose id was another's had no job: it cost nothing.
         made = [attempt for attempt in part["attempts"] if attempt["state"] != ID_TAKEN]
-        said = [budget.counted(attempt["counts"], phase_of(attempt["state"])) for attempt in made]
+        said = [budget.counted_of(attempt) for attempt in made]
         known += [tokens for tokens in said if tokens is not None]
         unknown += said.count(None) or (not part["attempts"])
     return known, unknown

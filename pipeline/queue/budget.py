@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import Attempt
 from pipeline.providers.base import JobPhase
+from pipeline.providers.resources import phase_of
 from pipeline.queue.attempts import ID_TAKEN
 from pipeline.trials import Trial
 
@@ -197,6 +198,11 @@ def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
     if read is None or not ((read and written) or nothing):
         return None
     return Tokens(read, written or 0, min(counts.get("cached_tokens") or 0, read))
+
+
+def counted_of(attempt: Mapping[str, Any]) -> Tokens | None:
+    """The same for an attempt of `attempts.json`."""
+    return counted(attempt["counts"], phase_of(attempt["state"]))
 
 
 def check(config: Config, committed: Iterable[float | None], planned: float | None, what: str, where: Path) -> None:
