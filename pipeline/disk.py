@@ -16,7 +16,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,8 +168,8 @@ def write_bytes(path: Path, data: bytes) -> Written:
     return replacement.written
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Add *line* (without its newline) to a log that must survive a power cut.
+def append_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Add *lines* (without their newlines) to a log that must survive a power cut, with one flush for all.
 
     A torn last line, left by a kill in the middle of an append, is closed with a newline first, so
     that it stays one damaged line and cannot swallow the new one.
@@ -181,7 +181,8 @@ def append_line(path: Path, line: bytes) -> None:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
-            stream.write(line + b"\n")
+            for line in lines:
+                stream.write(line + b"\n")
             stream.flush()
             _observe("fsync", path)
             os.fsync(stream.fileno())

@@ -283,8 +283,12 @@ def damaged_parts(question: Question) -> list[str]:
 
 
 def _damaged_parts(question: Question) -> Iterator[str]:
+    index = question.workspace.index(question.slug)
+    if index is None:
+        yield "there is no list of parts"
+        return
     recorded = question.workspace.manifest(question.slug).stage("downloaded").parts
-    for part in _index(question).parts:
+    for part in index.parts:
         entry = recorded.get(part.part)
         if entry is None:
             yield f"{part.part}: no results recorded"
@@ -295,7 +299,7 @@ def _damaged_parts(question: Question) -> Iterator[str]:
 
 
 def all_here(workspace: Workspace, slug: str) -> bool:
-    """Whether each part of the trial, which has a list of parts, has the results that were recorded of it.
+    """Whether each part of the trial has the results that were recorded of it; no where there is no list of parts.
 
     Never said of the earlier tool's: its record knows no part, and what is lost of one may have to be paid for.
     """

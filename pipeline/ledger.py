@@ -199,7 +199,7 @@ def _append(path: Path, event: dict[str, Any], at: datetime | None = None) -> No
     if found:
         raise ValueError(f"not a ledger event: {'; '.join(found)}")  # a bug here, never bad input
     disk.make_folder(path.parent)
-    disk.append_line(path, jsonl.dumps(event))
+    disk.append_lines(path, [jsonl.dumps(event)])
 
 
 def _crc(event: Mapping[str, Any]) -> str:

@@ -257,7 +257,7 @@ class Session:
         """Append what waits to the log, at once: each append is made durable, which takes longer than a decision."""
         if self._log_open and self._log_waiting:
             disk.make_folder(self.workspace.paths.decisions.parent)
-            disk.append_line(self.workspace.paths.decisions, b"\n".join(map(jsonl.dumps, self._log_waiting)))
+            disk.append_lines(self.workspace.paths.decisions, map(jsonl.dumps, self._log_waiting))
             self._log_waiting.clear()
 
     def _change_stage(self, phase: str, slug: str, change: Callable[[Stage], Stage]) -> None:

@@ -97,7 +97,7 @@ WRITERS = {
     "move": lambda path: disk.move(_beside(path), path),
     "copy_aside": lambda path: disk.copy_aside(path, "corrupt"),
     "set_aside": lambda path: disk.set_aside(path, "damaged"),
-    "append_line": lambda path: disk.append_line(path, b"line"),
+    "append_lines": lambda path: disk.append_lines(path, [b"one", b"two"]),
     "remove": lambda path: disk.remove(path),
     "make_folder": lambda path: disk.make_folder(path.parent / "a" / "b"),
 }
@@ -128,7 +128,7 @@ SEEN = {
     "move": ["rename file.json", "fsync_dir folder"],
     "copy_aside": ["open .COPY.tmp", "write .COPY.tmp", "fsync .COPY.tmp", "rename COPY", "fsync_dir folder"],
     "set_aside": ["rename ASIDE", "fsync_dir folder"],
-    "append_line": ["write file.json", "fsync file.json", "fsync_dir folder"],
+    "append_lines": ["write file.json", "fsync file.json", "fsync_dir folder"],
     "remove": ["unlink file.json", "fsync_dir folder"],
     "make_folder": ["mkdir a", "fsync_dir folder", "mkdir b", "fsync_dir a"],
 }
@@ -149,7 +149,7 @@ def test_the_seam_sees_every_operation_and_no_descriptor_stays_open(path, name):
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_failing_disk_leaves_the_old_file_or_the_whole_new_one(tmp_path, name, error):
     """Each operation of each writer fails in turn: one clear error, no torn file, no temporary file."""
-    whole = {OLD, NEW, OLD + b"line\n"}
+    whole = {OLD, NEW, OLD + b"one\ntwo\n"}
     steps = None
     number = 0
     while steps is None or number < steps:
@@ -250,9 +250,9 @@ def test_an_appended_line_is_durable_with_its_file(tmp_path, kernel):
     log = tmp_path / "folder" / "log.jsonl"
     log.parent.mkdir()
     kernel.clear()
-    disk.append_line(log, b"one")
+    disk.append_lines(log, [b"one"])
     assert kernel == ["fsync log.jsonl 4", "fsync folder/"]
-    disk.append_line(log, b"two")
+    disk.append_lines(log, [b"two"])
     assert log.read_bytes() == b"one\ntwo\n"
 
 
@@ -263,7 +263,7 @@ def test_an_appended_line_is_durable_with_its_file(tmp_path, kernel):
 def test_a_torn_last_line_cannot_swallow_the_next(tmp_path, before, after):
     log = tmp_path / "log.jsonl"
     log.write_bytes(before)
-    disk.append_line(log, b"new")
+    disk.append_lines(log, [b"new"])
     assert log.read_bytes() == after
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +19,7 @@ from pipeline.errors import (
     AuthError,
     BudgetExceeded,
     ContractBroken,
+    DamagedArtifact,
     NotReady,
     ProviderError,
     QuotaFull,
@@ -40,7 +42,7 @@ class Queue:
 
     context: Context
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
-    _finished: dict[str, Index] = field(default_factory=dict)  # trials that need nothing
+    _finished: set[str] = field(default_factory=set)  # trials that need nothing
     _counted: dict[str, list[Work]] = field(default_factory=dict)  # their parts, listed when shown
     _announced: bool = False
     _planned_usd: float | None = None  # expected for what this process was to submit
@@ -220,16 +222,17 @@ class Queue:
                     continue
                 if adopted.kept(self.workspace, slug):
                     continue  # the earlier tool's results stand as they are: nothing is owed, nothing rewritten
-                index = self.workspace.index(slug)
-                if slug != wanted and index is not None and done.all_here(self.workspace, slug):
-                    self._finished[slug] = index
+                if slug != wanted and done.all_here(self.workspace, slug):
+                    self._finished.add(slug)
                     continue
+                index = self.workspace.index(slug)
                 found = self._list(slug, index)
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
-                if self._finished.pop(slug, None) is not None and not all(work.settled for work in found):
+                if slug in self._finished and not all(work.settled for work in found):
                     self._announced = False  # its parts were not among those that were announced
+                self._finished.discard(slug)
                 if slug == wanted or not all(work.settled for work in found):
                     decision = done.decide("build", self.workspace, slug)
                     if slug == wanted and (index is None or isinstance(decision, Refuse)):
@@ -304,10 +307,11 @@ class Queue:
 
     def _idle(self) -> Iterator[Work]:
         """The parts of finished trials, for who counts them."""
-        for slug, index in tuple(self._finished.items()):
+        for slug in tuple(self._finished):
             if slug not in self._counted:
-                self._counted[slug] = self._list(slug, index, settled=True)
-            yield from self._counted[slug]
+                with suppress(DamagedArtifact):  # since a moment; its own phase says so
+                    self._counted[slug] = self._list(slug, self.workspace.index(slug), settled=True)
+            yield from self._counted.get(slug, ())
 
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]

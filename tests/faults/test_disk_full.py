@@ -49,7 +49,7 @@ def test_a_device_that_is_full_is_one_clear_error_and_the_old_file(tmp_path):
 def test_a_log_on_a_full_device_is_one_clear_error(tmp_path):
     (tmp_path / "log").symlink_to(FULL)
     with pytest.raises(DiskTrouble, match=r"No space left on device[\s\S]*The lines before it are untouched"):
-        disk.append_line(tmp_path / "log", b"line")
+        disk.append_lines(tmp_path / "log", [b"line"])
 
 
 # --- a whole run on a small disk --------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Recorder:
 
     def _acknowledge_after(self) -> None:
         """Whatever a function of `disk` has returned from, a caller relies on."""
-        for name in ("append_line", "make_folder", "remove", "remove_folder"):
+        for name in ("append_lines", "make_folder", "remove", "remove_folder"):
             self._patch.setattr(disk, name, self._noting(getattr(disk, name)))
         replacing, move, set_aside = disk.replacing, disk.move, disk.set_aside
 
@@ -318,7 +318,7 @@ def rewrites(folder: Path) -> None:
 
 def appends(folder: Path) -> None:
     for number in range(4):
-        disk.append_line(folder / "log", b'{"line": %d}' % number)
+        disk.append_lines(folder / "log", [b'{"line": %d}' % number])
 
 
 def folders(folder: Path) -> None:
