@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from pipeline import __main__ as program
 from pipeline import completion, config, decision, done, errors, graph, jsonl, request, settings
 from pipeline.paths import PartPaths, RunPaths
-from pipeline.phases.parse import PREDICTION_COLUMNS
 from pipeline.phases.score import COLUMNS
+from pipeline.predictions import PREDICTION_COLUMNS
 from pipeline.scoring.benchmark import Benchmark
 from pipeline.scoring.response import ItemScorer, ScoringSettings
 

@@ -15,7 +15,7 @@ from small_trial import CLOSED, OPEN, SmallTrial, completion, table
 from pipeline import cells, jsonl
 from pipeline.cells import guard, unguard
 from pipeline.errors import ContractBroken, DiskTrouble
-from pipeline.phases.parse import PREDICTION_COLUMNS, USAGE_COLUMNS
+from pipeline.predictions import PREDICTION_COLUMNS, USAGE_COLUMNS
 
 HOSTILE = [
     "", " ", "  both ends  ", "\n", "\r", "\r\n", "a\rb", "a\r\nb\n", "\ttab", 'say "hi"', '"', '""', ",", '","', "'",

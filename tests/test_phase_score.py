@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.cells import guard, unguard
 from pipeline.errors import ContractBroken, UnreadableFile
-from pipeline.phases.parse import PREDICTION_COLUMNS
 from pipeline.phases.score import COLUMNS, score
+from pipeline.predictions import PREDICTION_COLUMNS
 from pipeline.scoring.response import ScoringSettings
 
 SHARED = Path(os.environ.get("TRIALMAKE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -23,30 +23,8 @@ from pipeline.errors import ContractBroken
 from pipeline.parts import Index, Part
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.predictions import ERROR, OK, PREDICTION_COLUMNS, TRUNCATED, USAGE_COLUMNS
 
-PREDICTION_COLUMNS = [
-    "custom_id",
-    "dataset",
-    "item_id",
-    "condition",
-    "temp",
-    "sample_index",
-    "type",
-    "request_id",
-    "finish_reason",
-    "response_text",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "status",
-    "error",
-]
-USAGE_COLUMNS = ["custom_id", "status", "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"]
-
-OK = "ok"
-ERROR = "error"
-TRUNCATED = "truncated"
 _STATUS = {"length": TRUNCATED, "content_filter": ERROR}  # by finish reason; OK for all others
 
 _NO_TOKENS = '"","","",""'  # the four token cells of a row without an answer

@@ -35,7 +35,7 @@ from pipeline.cells import guard, unguard
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ContractBroken
 from pipeline.phases import Outcome, Output
-from pipeline.phases.parse import ERROR, OK, TRUNCATED
+from pipeline.predictions import ERROR, OK, TRUNCATED
 from pipeline.scoring import benchmarks
 from pipeline.scoring.benchmark import Benchmark
 from pipeline.scoring.response import ItemScorer, Numbers, ScoringSettings

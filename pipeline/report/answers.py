@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pipeline import disk
 from pipeline.cells import unguard
 from pipeline.errors import DamagedArtifact
-from pipeline.phases.parse import ERROR, PREDICTION_COLUMNS, TRUNCATED
+from pipeline.predictions import ERROR, PREDICTION_COLUMNS, TRUNCATED
 from pipeline.report.scores import temp_key
 
 LONGEST = 1_200  # characters of an answer, a question or a passage that are shown

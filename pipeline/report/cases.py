@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from pipeline.phases.parse import ERROR, TRUNCATED
+from pipeline.predictions import ERROR, TRUNCATED
 from pipeline.report.answers import LONGEST
 from pipeline.report.blocks import (
     Block,
