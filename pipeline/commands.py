@@ -123,10 +123,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
         command_line.enter(params)
         if asked.config is not None and Path.cwd() != typed_in:
             asked = replace(asked, config=typed_in / asked.config)
-        if params["num_process"] < 0:  # doit would start no worker, do nothing and say that all is well
-            raise UsageError(f"-n {params['num_process']}: expected 0 or more.")
-        if params["par_type"] not in ("process", "thread"):  # doit looks only where it starts workers
-            raise UsageError(f"-P {params['par_type']}: expected process or thread.")
+        _check_workers(params)
         opened = opening.for_writing(asked, say, may_create=self.may_create)
         doit_state.session = opened
         try:
@@ -150,6 +147,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
     @wraps(cmd_run.Run._execute)  # doit reads from the signature which settings it hands over
     def _execute(self, **settings: Any) -> int:
         """Let doit work, as many workers as the command line or DOIT_CONFIG of the dodo.py say."""
+        _check_workers(settings)
         assert doit_state.session is not None
         if settings["num_process"]:
             doit_state.session.share_work()
@@ -360,6 +358,14 @@ def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:
         word, code = next(ending for kind, ending in _ENDINGS.items() if isinstance(stop, kind))
         console.warn(f"stopped by {word}. {_NOTHING_LOST}\nNext: {opened.resume_command}")
         return code
+
+
+def _check_workers(settings: Any) -> None:
+    """Raise UsageError where doit would start no worker, do nothing and say that all is well."""
+    if settings["num_process"] < 0:
+        raise UsageError(f"-n {settings['num_process']}: expected 0 or more.")
+    if settings["par_type"] not in ("process", "thread"):  # doit looks only where it starts workers
+        raise UsageError(f"-P {settings['par_type']}: expected process or thread.")
 
 
 @contextmanager

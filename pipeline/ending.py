@@ -78,7 +78,7 @@ class Ending:
         if self.unpriced:
             yield f"no list price for {listed(self.unpriced)}: not counted"
         if self.uncounted:
-            yield f"{self.uncounted:,} of {self.asked:,} answers came without token counts: not counted"
+            yield f"{self.uncounted:,} answers came without token counts: not counted"
         if self.emulated:
             yield "the emulator charges nothing"
 

@@ -818,6 +818,17 @@ def test_workers_that_the_dodo_py_asks_for_are_workers(fresh):
     assert re.findall("to be submitted: (.*) requests", ended.out) == ["80"]
 
 
+@pytest.mark.parametrize(("setting", "value"), [("num_process", -2), ("par_type", "proces")])
+def test_workers_that_cannot_be_are_refused_in_a_dodo_py_too(fresh, setting, value):
+    """Fewer than none did nothing, and all was well."""
+    with open(fresh / "dodo.py", "a") as dodo:
+        dodo.write(f"\nDOIT_CONFIG[{setting!r}] = {value!r}\n")
+    ended = doit(fresh, *START, "to=prepare")
+    assert ended.code == 3
+    assert f"{value}: expected" in ended.err
+    assert ended.worked == []
+
+
 def test_a_worker_announces_a_trial_that_no_other_knew_of(built):
     """From nothing, one worker submits a trial while the next is being built: its cost must be said, too."""
     with reading(built) as session:

@@ -319,6 +319,17 @@ def test_answers_that_nobody_counted_are_not_spent_on_nothing(quick_path):
     assert small.document["attempts"]["spent_on_unused_rows_usd"] is None
 
 
+def test_what_is_not_counted_is_in_no_sum(quick_path):
+    """A row of 0 tokens read and 500 written was called uncounted, and its 500 were paid for all the same."""
+    small = Priced(quick_path)
+    small.used(lambda name: (0, 500, 500) if "control" in name else (100, 10, 110))
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    assert (small.document["completion_tokens"], small.document["usd"]) == (40, round(400 * IN + 40 * OUT, 6))
+    assert small.document["usd"] == small.document["conditions"]["treatment"]["usd"]
+
+
 def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):
     history = json.loads(small.paths.attempts.read_bytes())
     history["parts"][0]["attempts"] = []

@@ -98,10 +98,11 @@ def _totals(usage: Path) -> dict[tuple[str, str], Counter[str]]:
     # In blocks of one cell, as the rows lie: sums of columns cost a fifth of counting each row by itself.
     while block := list(islice(rows, _BLOCK)):
         for cell, some in groupby(block, lambda row: _cell_of(row[0].split("|", 2)[2])):
-            _, *tokens = zip(*some, strict=True)
-            counted = {name: sum(map(int, filter(None, counts))) for name, counts in zip(_TOKENS, tokens, strict=True)}
-            priced = sum(read not in _NO_COUNT and bool(written) for read, written in zip(*tokens[:2], strict=True))
-            totals[cell].update({**counted, "rows": len(tokens[0]), "priced_rows": priced})
+            tokens = [row[1:] for row in some]
+            counted = [row for row in tokens if row[0] not in _NO_COUNT and row[1]]
+            columns = zip(*counted, strict=True) if counted else ((),) * len(_TOKENS)
+            sums = {name: sum(map(int, filter(None, counts))) for name, counts in zip(_TOKENS, columns, strict=True)}
+            totals[cell].update({**sums, "rows": len(tokens), "priced_rows": len(counted)})
     return totals
 
 

@@ -183,6 +183,7 @@ class Patience:
         self._seconds = pace.seconds if seconds is None else seconds
         self._start = pace.clock()
         self._failed = 0
+        self._asked = 0.0  # seconds waited because the service asked for it
 
     def pause(self, trouble: Trouble, kept: str | None = None) -> None:
         """Wait longer each time, with jitter, and never less than the service asked. Raises Unreachable at the end."""
@@ -191,8 +192,9 @@ class Patience:
         delay = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._failed - 1)) * (0.5 + 0.5 * self._pace.random())
         if trouble.wait is not None:
             delay = max(delay, trouble.wait * (1 + 0.1 * self._pace.random()))
+            self._asked += delay
         # A long transfer may take hours; what the service asks to wait beyond a few minutes is the caller's to wait.
-        if self._failed >= self._pace.tries or spent + delay > self._seconds or delay > self._pace.seconds:
+        if self._failed >= self._pace.tries or spent + delay > self._seconds or self._asked > self._pace.seconds:
             tries = "one try" if self._failed == 1 else f"{self._failed} tries"
             asked = "" if trouble.wait is None else f"; the service asks to wait {trouble.wait:.0f} s"
             given_up = Unreachable(

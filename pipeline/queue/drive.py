@@ -30,7 +30,6 @@ from pipeline.parts import Index
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
-from pipeline.queue.outage import Outage
 from pipeline.queue.progress import Pace, Progress, duration
 from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
@@ -51,9 +50,9 @@ class Queue:
     _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
-    _outage: Outage = field(default_factory=Outage)  # of passes in a row that ended for want of an answer
     # What the pass at hand has met.
     _unanswered: int = 0
+    _silence: Unreachable | None = None  # why it ended before every part was looked at
     _quota_full: bool = False
     _not_ready: bool = False  # an uploaded data set kept it waiting: no second one does
     _over_budget: BudgetExceeded | None = None
@@ -96,8 +95,10 @@ class Queue:
                     self._raise_what_cannot_go_on(missing)
                 self.context.hands.show(self._progress(slug, word, reached))
                 if not self.context.options.wait:
+                    away = any(work.outage.times for work in missing)
                     raise NotReady(
-                        f"{len(missing)} of {len(works)} parts of {slug} are not {word} yet.",
+                        f"{len(missing)} of {len(works)} parts of {slug} are not {word} yet"
+                        f"{', and the provider is out of reach' if away else ''}.",
                         kept="Everything that arrived is stored; running jobs go on at the provider.",
                         hint=f"doit resume rid={self.workspace.rid}",
                     )
@@ -108,10 +109,8 @@ class Queue:
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
         self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
-        self._not_ready = False
+        self._not_ready, self._silence = False, None
         now = self.context.hands.now()
-        if self._outage.resting(now):
-            return
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo = [work for work in todo if not work.outage.resting(now)]
         todo.sort(key=lambda work: (work.outage.times, work.paths.slug != first))
@@ -135,11 +134,9 @@ class Queue:
                     work.waiting_for = "its turn: the service is slow with data sets"
                 elif self._over_budget is None:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
-            self._outage.over()
         except Unreachable as error:
-            self._outage.note(error, now, self.context.options)
-            endless = self._outage.endless(now, self.context.options)
-            if endless or not self.context.options.wait or not self._worth_waiting(error):
+            self._silence = error
+            if not self.context.options.wait or not self._worth_waiting(error):
                 raise
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
@@ -150,7 +147,8 @@ class Queue:
         try:
             self.context.hands.check_stop()
             step()
-            work.outage.over()
+            if not work.owing:  # what is owed was not asked for yet
+                work.outage.over()
         except Unreachable as error:
             if not self._worth_waiting(error):
                 raise  # the user learns of a wrong address now, not after all patience
@@ -160,8 +158,11 @@ class Queue:
             work.waiting_for = "the provider, which is out of reach"
             if work.outage.endless(now, self.context.options):
                 work.error = error
-            again = "" if work.error else f" Asking again {'soon' if rest < 60 else f'in {duration(rest)}'}."
-            self.context.hands.say(f"{work.name}: {error.what}{again}")
+            again = f" Asking again {'soon' if rest < 60 else f'in {duration(rest)}'}."
+            if work.error or not self.context.options.wait:
+                again = ""
+            if work.error or work.outage.times.bit_count() == 1:  # said after 1, 2, 4, 8 ... times: a night is long
+                self.context.hands.say(f"{work.name}: {error.what}{again}")
             if self._unanswered > 1:
                 raise
         except AuthError:
@@ -192,6 +193,8 @@ class Queue:
                 raise self._over_budget
             # What is missing waits for slots that jobs with trouble hold.
             stuck = stuck or [work for work in self._works.values() if work.error is not None]
+            if not stuck and self._silence is not None:
+                raise self._silence
         first = stuck[0].error
         assert first is not None
         if len(stuck) > 1:
@@ -230,6 +233,7 @@ class Queue:
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
+                    work.in_flight = not work.settled and work.book.open
                 if slug in self._finished and not all(work.settled for work in found):
                     self._announced = False  # its parts were not among those that were announced
                 self._finished.discard(slug)
