@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from queue_kit import CREATE_DATASET, CREATE_JOB, SMALL, STORAGE, TWO_TRIALS, Lab, Layout
+from queue_kit import CREATE_DATASET, CREATE_JOB, LINKS, SMALL, STORAGE, TWO_TRIALS, Lab, Layout
 
 from pipeline.errors import NotReady, Unreachable
 from pipeline.queue.context import Options
@@ -38,10 +38,10 @@ def closed(seconds):
     return {"respond": {"status": 503, "headers": {"Retry-After": str(seconds)}, "json": said}}
 
 
-def away(lab, seconds, asks):
-    """The whole service is away for so long, and asks each time to be left alone for *asks* seconds."""
+def away(lab, seconds, asks, calls=None):
+    """The service (for some *calls*) is away for so long, and asks each time to be left alone for *asks* seconds."""
     end, sleep = lab.now() + seconds, lab.sleep
-    lab.fault({"call": {"times": None}, "do": closed(asks)})
+    lab.fault({"call": {**(calls or {}), "times": None}, "do": closed(asks) if asks else {"reset": True}})
 
     def nap(length):
         sleep(length)
@@ -125,6 +125,17 @@ def test_each_trial_is_told_that_nobody_is_there(account, wait):
         assert [type(error) for error in ending.errors.values()] == [Unreachable] * 2, ending.text
         lab.heal()
         assert lab.go().done
+        lab.check()
+
+
+def test_results_that_cannot_be_fetched_for_an_hour_are_waited_for_although_no_job_runs():
+    """The last job had ended, so a network that was down then ended the night."""
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        away(lab, 3600, None, LINKS)
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert ending.done, ending.text
+        assert len(lab.calls("GET", ":getDownloadEndpoint")) > 2 * 7
         lab.check()
 
 

@@ -142,7 +142,8 @@ class Queue:
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
         """Take one step; trouble of one part is kept with it, so that the others go on.
 
-        Raises what no other part would be spared: no key, no connection for the second time or while no job runs.
+        Raises what no other part would be spared: no key, no connection for the second time or while nothing is there
+        to be had.
         """
         try:
             self.context.hands.check_stop()
@@ -207,12 +208,12 @@ class Queue:
 
     # --- small questions -------------------------------------------------------------------------
 
-    def _anything_runs(self) -> bool:
-        return any(work.in_flight and work.accepted for work in self._works.values())
-
     def _worth_waiting(self, error: Unreachable) -> bool:
-        """Whether a job runs, or the service, which took a job of this run before, names the time it is away."""
-        return self._anything_runs() or (error.wait is not None and any(work.accepted for work in self._works.values()))
+        """Whether the service has, or will have, something for this run; or took a job of it and names the time."""
+        works = self._works.values()
+        if error.wait is not None:
+            return any(work.accepted for work in works)
+        return any(work.accepted and not work.settled and work.error is None for work in works)
 
     def _gather(self, wanted: str) -> None:
         """List the parts of every trial that has been built. Raises Refused when *wanted* may not be submitted."""
@@ -233,7 +234,6 @@ class Queue:
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
-                    work.in_flight = not work.settled and work.book.open
                 if slug in self._finished and not all(work.settled for work in found):
                     self._announced = False  # its parts were not among those that were announced
                 self._finished.discard(slug)
