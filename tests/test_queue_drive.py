@@ -128,6 +128,19 @@ def test_each_trial_is_told_that_nobody_is_there(account, wait):
         lab.check()
 
 
+def test_of_many_jobs_not_each_is_asked_for_five_times_until_a_dead_emulator_is_given_up():
+    with Lab(Layout(items=8, shards=4, models=("m", "n")), queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go("submit").done
+        lab.fault(NOBODY)
+        began = lab.now()
+        ending = lab.go("download")
+        assert [type(error) for error in ending.errors.values()] == [Unreachable] * 2, ending.text
+        assert lab.now() - began < 900
+        lab.heal()
+        assert lab.go("download").done
+        lab.check()
+
+
 def test_results_that_cannot_be_fetched_for_an_hour_are_waited_for_although_no_job_runs():
     """The last job had ended, so a network that was down then ended the night."""
     with Lab(SMALL) as lab:

@@ -30,6 +30,7 @@ from pipeline.parts import Index
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
+from pipeline.queue.outage import Outage
 from pipeline.queue.progress import Pace, Progress, duration
 from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
@@ -50,6 +51,7 @@ class Queue:
     _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
+    _outage: Outage = field(default_factory=Outage)  # passes in a row in which nobody answered; none of them rests
     # What the pass at hand has met.
     _unanswered: int = 0
     _silence: Unreachable | None = None  # why it ended before every part was looked at
@@ -136,7 +138,10 @@ class Queue:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
         except Unreachable as error:
             self._silence = error
-            if not self.context.options.wait or not self._worth_waiting(error):
+            now = self.context.hands.now()
+            self._outage.note(error, now, self.context.options)
+            endless = self._outage.endless(now, self.context.options)
+            if endless or not self.context.options.wait or not self._worth_waiting(error):
                 raise
 
     def _guarded(self, work: Work, step: Callable[[], None]) -> None:
@@ -150,6 +155,7 @@ class Queue:
             step()
             if not work.owing:  # what is owed was not asked for yet
                 work.outage.over()
+                self._outage.over()
         except Unreachable as error:
             if not self._worth_waiting(error):
                 raise  # the user learns of a wrong address now, not after all patience
