@@ -306,28 +306,20 @@ def test_attempts_are_priced_by_the_providers_own_counts(small, counts, provider
         assert (provider, small.document["parts"][0]["usd"]) == (None, None)
 
 
-def test_answers_that_nobody_counted_are_not_spent_on_nothing(quick_path):
-    """All that the provider had counted was called spent on rows that do not count, although every row was answered."""
+@pytest.mark.parametrize("tokens", [None, (0, 0, 0), (0, 500, 500)])
+def test_what_nobody_counted_is_in_no_sum_and_was_not_spent_on_nothing(quick_path, tokens):
+    """Of answers called uncounted the tokens were priced; and all that the provider had counted was called wasted."""
     small = Priced(quick_path)
-    small.used(lambda name: (0, 0, 0) if "control" in name else (100, 10, 110))
+    small.used(lambda name: tokens if "control" in name else (100, 10, 110))
     small.history(COUNTS)
     small.scored(*SCORES)
     small.costs()
-    assert (small.document["usage_records"], small.document["unpriced_rows"]) == (4, 4)
-    assert small.document["conditions"]["control"]["usd"] is None
-    assert small.document["attempts"]["provider_usd"] == round(800 * IN + 80 * OUT, 6)
-    assert small.document["attempts"]["spent_on_unused_rows_usd"] is None
-
-
-def test_what_is_not_counted_is_in_no_sum(quick_path):
-    """A row of 0 tokens read and 500 written was called uncounted, and its 500 were paid for all the same."""
-    small = Priced(quick_path)
-    small.used(lambda name: (0, 500, 500) if "control" in name else (100, 10, 110))
-    small.history(COUNTS)
-    small.scored(*SCORES)
-    small.costs()
-    assert (small.document["completion_tokens"], small.document["usd"]) == (40, round(400 * IN + 40 * OUT, 6))
-    assert small.document["usd"] == small.document["conditions"]["treatment"]["usd"]
+    found = small.document
+    assert (found["usage_records"], found["unpriced_rows"], found["completion_tokens"]) == (4, 4, 40)
+    assert found["usd"] == found["conditions"]["treatment"]["usd"] == round(400 * IN + 40 * OUT, 6)
+    assert found["conditions"]["control"]["usd"] is None
+    assert found["attempts"]["provider_usd"] == round(800 * IN + 80 * OUT, 6)
+    assert found["attempts"]["spent_on_unused_rows_usd"] is None
 
 
 def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):

@@ -215,5 +215,7 @@ def test_a_clock_that_is_set_back_ends_no_rest_in_the_future():
     assert outage.resting(now + timedelta(seconds=2999))
     assert not outage.resting(now + timedelta(seconds=3000))
     assert not outage.resting(now - timedelta(days=1))
+    for _ in range(2_000):  # a clock that is set back each night, a poll of a second
+        assert outage.note(Unreachable("away"), now, Options(poll_seconds=0.1)) <= 600.0
     outage.over()
     assert (outage.times, outage.resting(now)) == (0, False)

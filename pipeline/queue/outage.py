@@ -13,6 +13,7 @@ from pipeline.errors import Unreachable
 from pipeline.queue.context import Options
 
 _TRIES = 5  # at least so many before an outage is given up
+_DOUBLINGS = 30  # of any poll: a longer row of tries has no number of its own
 _LONGEST_REST = 600.0  # seconds between two tries of our own choosing
 _LONGEST_ASKED = 3600.0  # seconds that the service may ask for
 
@@ -28,7 +29,8 @@ class Outage:
 
     def note(self, error: Unreachable, now: datetime, options: Options) -> float:
         """Count one more; how many seconds the provider is left alone now."""
-        rest = min(_LONGEST_REST, options.poll_seconds * 2.0**self.times)
+        doubled = options.poll_seconds * 2.0 ** min(self.times, _DOUBLINGS)
+        rest = min(_LONGEST_REST, doubled)
         seconds = max(rest, min(error.wait or 0.0, _LONGEST_ASKED))
         self.times += 1
         self._began = min(self._began or now, now)
