@@ -150,11 +150,13 @@ class QuotaFull(ProviderError):
 class Unreachable(ProviderError):
     """No usable answer after bounded retries; what the service did is unknown and will be asked.
 
-    *wait* is how many seconds the service asked not to be called, None where it did not say.
+    *wait* is how many seconds the service asked not to be called, None where it did not say. *refused* where
+    somebody answered, and did not accept what the service had just given us: asking for hours changes little.
     """
 
     exit_code = EXIT_NOT_READY
     wait: float | None = None
+    refused: bool = False
 
 
 class NotReady(TrialmakeError):

@@ -10,6 +10,7 @@ from pipeline.queue.context import Options
 from pipeline.queue.outage import Outage
 
 NOBODY = {"call": {"times": None}, "do": {"reset": True}}
+REFUSED = {"respond": {"status": 403, "text": "no"}}
 
 
 def test_nobody_is_waited_for_while_no_job_runs():
@@ -149,6 +150,37 @@ def test_results_that_cannot_be_fetched_for_an_hour_are_waited_for_although_no_j
         ending = lab.go("download", outage_seconds=6 * 3600.0)
         assert ending.done, ending.text
         assert len(lab.calls("GET", ":getDownloadEndpoint")) > 2 * 7
+        lab.check()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_storage_that_accepts_no_fresh_link_is_an_answer_and_not_waited_for_like_an_outage(parts):
+    """With the real service the command sat there for six hours, asking for links that were refused at once."""
+    with Lab(Layout(items=2, shards=parts), {"call": {**STORAGE, "times": None}, "do": REFUSED}) as lab:
+        assert lab.go("submit").done
+        began = lab.now()
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert isinstance(ending.error, Unreachable), ending.text
+        assert "storage answered 403" in str(ending.error)
+        assert lab.now() - began < 3600
+        assert lab.fired()[0] >= 5 * 7
+        lab.heal()
+        assert lab.go("download").done
+        lab.check()
+
+
+def test_links_that_are_refused_keep_no_job_from_being_waited_for():
+    slow = {"job": {"skip": 1, "times": 1}, "do": {"stuck": {"in": "RUNNING", "seconds": 4 * 3600}}}
+    with Lab(SMALL, slow, {"call": {**STORAGE, "times": 5 * 7}, "do": REFUSED}) as lab:
+        lab.poll = 300.0
+        began = lab.now()
+        ending = lab.go(outage_seconds=6 * 3600.0)
+        assert "storage answered 403" in str(ending.error)
+        assert lab.fired() == [1, 5 * 7]
+        assert lab.now() - began > 4 * 3600
+        assert len(list(lab.run.root.rglob("results.jsonl"))) == 1
+        lab.heal()
+        assert lab.go("download").done
         lab.check()
 
 

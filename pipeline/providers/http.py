@@ -202,7 +202,7 @@ class Patience:
                 kept=kept,
                 hint="check the network and the service's status page, then run the same command again",
             )
-            given_up.wait = trouble.wait
+            given_up.wait, given_up.refused = trouble.wait, trouble.refused
             raise given_up
         log.debug("try %d failed, next in %.1f s: %s", self._failed, delay, trouble.what)
         self._pace.sleep(delay)

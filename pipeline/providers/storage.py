@@ -106,9 +106,12 @@ class Links:
         # Storage explains itself in XML that repeats what was signed; its code alone is safe to show.
         code = re.search(rb"<Code>([A-Za-z]{1,60})</Code>", next(blocks(response, decode=False), b"")[:4096])
         said = f"{response.status_code}{f' {code[1].decode()}' if code else ''}"
-        stale = " (the link has run out or is not accepted)" if response.status_code in STALE_LINK else ""
+        refused = response.status_code in STALE_LINK
+        stale = " (the link has run out or is not accepted)" if refused else ""
         answer = Answer(response.status_code, response.headers, b"")
-        raise Trouble(f"{without_query(url)}: storage answered {said}{stale}.", answer)
+        trouble = Trouble(f"{without_query(url)}: storage answered {said}{stale}.", answer)
+        trouble.refused = refused
+        raise trouble
 
     def _trouble(self, url: str, reason: str) -> Trouble:
         return Trouble(f"{without_query(url)}: {reason}.")

@@ -162,7 +162,8 @@ class Queue:
             self._unanswered += 1
             now = self.context.hands.now()
             rest = work.outage.note(error, now, self.context.options)
-            work.waiting_for = "the provider, which is out of reach"
+            silent = "the storage, which refuses its links" if error.refused else "the provider, which is out of reach"
+            work.waiting_for = silent
             if work.outage.endless(now, self.context.options):
                 work.error = error
             again = f" Asking again {'soon' if rest < 60 else f'in {duration(rest)}'}."

@@ -26,6 +26,7 @@ class Outage:
     _began: datetime | None = None
     _last: datetime | None = None
     _rest: timedelta = timedelta(0)
+    _refused: bool = False  # the last of them, by somebody who answers
 
     def note(self, error: Unreachable, now: datetime, options: Options) -> float:
         """Count one more; how many seconds the provider is left alone now."""
@@ -33,6 +34,7 @@ class Outage:
         rest = min(_LONGEST_REST, doubled)
         seconds = max(rest, min(error.wait or 0.0, _LONGEST_ASKED))
         self.times += 1
+        self._refused = error.refused
         self._began = min(self._began or now, now)
         self._last, self._rest = now, timedelta(seconds=seconds)
         return seconds
@@ -48,4 +50,5 @@ class Outage:
     def endless(self, now: datetime, options: Options) -> bool:
         """Whether it has lasted so long that the user has to know."""
         lasted = now - self._began if self._began else timedelta(0)
-        return self.times >= _TRIES and lasted >= timedelta(seconds=options.outage_seconds)
+        longest = 0.0 if self._refused else options.outage_seconds
+        return self.times >= _TRIES and lasted >= timedelta(seconds=longest)
