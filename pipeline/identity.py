@@ -27,7 +27,7 @@ FORMATS: Mapping[str, int] = {
     "build": 1,
     "download": 1,
     "parse": 1,
-    "score": 2,
+    "score": 3,
     "stats": 8,
     "costs": 2,
     "report": 8,

@@ -24,6 +24,7 @@ from typing import Any
 
 from pipeline import disk, jsonl, schema
 from pipeline.errors import DamagedArtifact, SourceError
+from pipeline.scoring import benchmarks
 
 MAX_ID = 500  # characters; ids travel in every custom_id
 _NAMED = 5  # mistakes of one file that a message names; it counts the others
@@ -220,7 +221,7 @@ def _own_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
 def _own_row(source: Mapping[str, Any], place: str, data: bytes) -> Item:
     row = _json_row(data, place)
     _refuse_other_names(row, source, place)
-    return _own_item(row, source)
+    return _own_item(row, source, place)
 
 
 def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
@@ -257,7 +258,7 @@ def _own_cells(source: Mapping[str, Any], place: str, header: list[str], row: li
     if answers in cells:
         pieces = cells[answers].split(source["answer_separator"])
         cells[answers] = [piece.strip() for piece in pieces if piece.strip()]
-    return _own_item(cells, source)
+    return _own_item(cells, source, place)
 
 
 def _header(row: list[str], source: Mapping[str, Any], place: str) -> list[str]:
@@ -285,7 +286,7 @@ def _refuse_other_names(names: Collection[str], source: Mapping[str, Any], place
             )
 
 
-def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
+def _own_item(row: Mapping[str, Any], source: Mapping[str, Any], place: str) -> Item:
     names = source["fields"]
 
     def cell(name: str, default: Any = None) -> Any:
@@ -297,7 +298,7 @@ def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
     item_id = str(item_id) if isinstance(item_id, int) and not isinstance(item_id, bool) else _text(item_id)
     answers = cell("answers", [])
     context = cell("context")
-    return Item(
+    item = Item(
         dataset=source["dataset"],
         item_id=item_id,
         question=question,
@@ -310,6 +311,19 @@ def _own_item(row: Mapping[str, Any], source: Mapping[str, Any]) -> Item:
         context=_text(context) if context is not None else None,
         unanswerable=_flag(cell("is_unanswerable", False)),
     )
+    _check_golds(item, place)
+    return item
+
+
+def _check_golds(item: Item, place: str) -> None:
+    """Refuse an answer that is nothing to the benchmark: officially, whoever declines would then be right."""
+    given = [answer for answer in item.answers if answer.strip()]
+    if given and not item.unanswerable and not any(benchmarks()[item.benchmark].golds(given)):
+        raise SourceError(
+            f"nothing is left of the answer {given[0]!r}: {item.benchmark} drops punctuation and a, an, the.",
+            where=place,
+            hint="write it otherwise, here and in the prompt (options as 1-4 or B-E, say), or remove the item",
+        )
 
 
 def _closed(source: Mapping[str, Any], item_id: str, question: str, answers: tuple[str, ...]) -> Item:

@@ -50,7 +50,7 @@ def test_both_files_are_there_even_if_one_is_empty(tmp_path):
 
 
 def test_sources_follow_each_other_as_the_config_lists_them(tmp_path):
-    (tmp_path / "more.csv").write_text("question,answers,id\nq,a,z\n")
+    (tmp_path / "more.csv").write_text("question,answers,id\nq,ans,z\n")
     sources = [
         {"dataset": "more", "format": "csv", "path": "more.csv"},
         {"dataset": "quiz", "format": "jsonl", "path": "quiz.jsonl", "limit": 2},

@@ -48,6 +48,16 @@ def test_the_configured_strategy_comes_first_and_the_other_one_beside_it():
     assert scorer("Oslo", unsupported="overlap", overlap_threshold=0.9).score(text).numbers[4:] == (1, 1)
 
 
+@pytest.mark.parametrize("benchmark", ["triviaqa", "nq_open"])
+def test_where_a_gold_is_nothing_to_the_benchmark_only_a_reply_that_is_nothing_is_right(benchmark):
+    """Whoever declined was right about options called "A", and about an official gold that is a bracket."""
+    item = scorer("A", benchmark=benchmark, passage=None)
+    assert (item.score("A").numbers.em, item.score("A").numbers.abstained) == (1, 0)
+    assert (item.score("I don't know.").numbers.em, item.score("I don't know.").numbers.abstained) == (0, 1)
+    assert item.score("B").numbers.em == 0
+    assert item.score("").numbers.em == 1  # the official rule for the empty answer
+
+
 @given(st.text(max_size=60))
 def test_on_unanswerable_questions_em_and_false_answer_say_the_same(text):
     numbers = scorer().score(text).numbers

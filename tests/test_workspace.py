@@ -343,7 +343,7 @@ def test_the_list_of_parts_is_read_again_when_it_changed(small, run):
     first = work.index("small-default")
     assert first.rows == 6
     assert work.index("small-default") is first
-    small.ask({"id": "x", "question": "q", "answers": ["a"]})
+    small.ask({"id": "x", "question": "q", "answers": ["ans"]})
     small.ready()
     assert work.index("small-default").rows == 2
     small.paths.index.write_bytes(b"{}")

@@ -100,10 +100,10 @@ class ItemScorer:
         tokens, normalised, rule = read(self._benchmark, self._settings.abstention_patterns, extracted)
         if rule is not None and rule != abstention.EMPTY and normalised in self._golds.texts:
             rule = None
+        em = int(normalised in self._golds.texts)  # who declines in words has not written the empty answer
         if rule is not None:
             tokens, normalised = [], ""
         if self._golds.texts:
-            em = int(normalised in self._golds.texts)
             f1 = self._golds.f1(tokens)
             false_answer = None
         else:
