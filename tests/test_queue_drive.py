@@ -163,21 +163,102 @@ def test_a_storage_that_accepts_no_fresh_link_is_an_answer_and_not_waited_for_li
         assert isinstance(ending.error, Unreachable), ending.text
         assert "storage answered 403" in str(ending.error)
         assert lab.now() - began < 3600
-        assert lab.fired()[0] >= 5 * 7
+        assert lab.fired() == [5 * 7 * 2 * parts]
+        assert any("the storage, which refuses its links" in said.waiting_for for said in ending.shown if said)
         lab.heal()
         assert lab.go("download").done
         lab.check()
 
 
-def test_links_that_are_refused_keep_no_job_from_being_waited_for():
-    slow = {"job": {"skip": 1, "times": 1}, "do": {"stuck": {"in": "RUNNING", "seconds": 4 * 3600}}}
-    with Lab(SMALL, slow, {"call": {**STORAGE, "times": 5 * 7}, "do": REFUSED}) as lab:
-        lab.poll = 300.0
-        began = lab.now()
-        ending = lab.go(outage_seconds=6 * 3600.0)
+def refuse(lab, jobs):
+    """The storage accepts no link to the results of *jobs*."""
+    for job in jobs:
+        for file in lab.emulator.service.store.dataset(f"{job}-out").files:
+            lab.fault({"call": {**STORAGE, "path": f"^/storage/.*{file.object_id}", "times": None}, "do": REFUSED})
+
+
+def test_results_that_can_be_had_are_fetched_though_ten_others_are_refused():
+    """Each pass ended at the second refusal, and five passes ended the command."""
+    with Lab(Layout(items=6, shards=6), queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go("submit").done
+        lab.sleep(900)
+        refuse(lab, [book.last.job_id for _, book in sorted(lab.ledgers().items())][:10])
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
         assert "storage answered 403" in str(ending.error)
-        assert lab.fired() == [1, 5 * 7]
-        assert lab.now() - began > 4 * 3600
+        assert len(list(lab.run.root.rglob("results.jsonl"))) == 2
+        assert all(fired % 7 == 0 and fired // 7 <= 5 for fired in lab.fired())
+        lab.heal()
+        assert lab.go("download").done
+        lab.check()
+
+
+def test_refused_parts_hold_up_neither_the_others_nor_new_jobs_where_nobody_waits():
+    """From cron each command met the same two refusals and ended."""
+    with Lab(Layout(items=4, shards=2), queue={"max_concurrent_jobs": 3}) as lab:
+        lab.go("submit", wait=False)
+        assert len(lab.jobs()) == 3
+        lab.sleep(900)
+        refuse(lab, [book.last.job_id for _, book in sorted(lab.ledgers().items())][:2])
+        lab.go("submit", wait=False)
+        assert len(lab.jobs()) == 4
+        lab.sleep(900)
+        ending = lab.go("download", wait=False)
+        assert "storage answered 403" in ending.text
+        assert len(list(lab.run.root.rglob("results.jsonl"))) == 2
+        lab.heal()
+        assert lab.go("download").done
+        lab.check()
+
+
+def test_one_refusal_after_a_long_silence_is_no_end():
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        file = next(file for file in lab.emulator.service.store.dataset(f"{lab.jobs()[0]}-out").files)
+        link = {**STORAGE, "path": f"^/storage/.*{file.object_id}"}
+        lab.fault(
+            {"call": {**link, "times": 7 * 6}, "do": {"reset": True}}, {"call": {**link, "times": 7}, "do": REFUSED}
+        )
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert ending.done, ending.text
+        assert lab.fired() == [7 * 6, 7]
+        lab.check()
+
+
+def test_a_machine_that_slept_was_not_without_an_answer_all_night():
+    """The lid was closed for eight hours; the first try after that, with no network yet, ended the command."""
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        lab.fault(NOBODY)
+        began, sleep, asleep = lab.now(), lab.sleep, []
+
+        def nap(length):
+            sleep(length)
+            if lab.now() - began > 20 * 60 and not asleep:
+                sleep(8 * 3600)
+                asleep.append(lab.now())
+            elif asleep and lab.now() - asleep[0] > 60:
+                lab.heal()
+
+        lab.sleep = nap
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert ending.done, ending.text
+        assert asleep
+        lab.check()
+
+
+def test_links_that_are_refused_keep_no_job_from_being_waited_for():
+    slow = {"job": {"skip": 5, "times": 1}, "do": {"stuck": {"in": "RUNNING", "seconds": 4 * 3600}}}
+    with Lab(Layout(items=3, shards=3), slow, queue={"max_concurrent_jobs": 100}) as lab:
+        lab.poll = 300.0
+        assert lab.go("submit").done
+        lab.sleep(900)
+        refuse(lab, lab.jobs()[:5])
+        began = lab.now()
+        ending = lab.go("download", outage_seconds=6 * 3600.0)
+        assert "storage answered 403" in str(ending.error)
+        assert lab.now() - began > 3 * 3600
+        assert len(list(lab.run.root.rglob("results.jsonl"))) == 1
         assert len(list(lab.run.root.rglob("results.jsonl"))) == 1
         lab.heal()
         assert lab.go("download").done

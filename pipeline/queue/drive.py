@@ -138,9 +138,8 @@ class Queue:
                     self._guarded(work, partial(work.submit_owed, self._check_budget))
         except Unreachable as error:
             self._silence = error
-            now = self.context.hands.now()
-            self._outage.note(error, now, self.context.options)
-            endless = self._outage.endless(now, self.context.options)
+            self._outage.note(error, self.context.hands.now(), self.context.options)
+            endless = self._outage.endless(self.context.options)
             if endless or not self.context.options.wait or not self._worth_waiting(error):
                 raise
 
@@ -159,12 +158,11 @@ class Queue:
         except Unreachable as error:
             if not self._worth_waiting(error):
                 raise  # the user learns of a wrong address now, not after all patience
-            self._unanswered += 1
-            now = self.context.hands.now()
-            rest = work.outage.note(error, now, self.context.options)
+            self._unanswered += not error.refused  # what is refused to one part, others may well get
+            rest = work.outage.note(error, self.context.hands.now(), self.context.options)
             silent = "the storage, which refuses its links" if error.refused else "the provider, which is out of reach"
             work.waiting_for = silent
-            if work.outage.endless(now, self.context.options):
+            if work.outage.endless(self.context.options):
                 work.error = error
             again = f" Asking again {'soon' if rest < 60 else f'in {duration(rest)}'}."
             if work.error or not self.context.options.wait:

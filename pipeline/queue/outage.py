@@ -12,21 +12,22 @@ from datetime import datetime, timedelta
 from pipeline.errors import Unreachable
 from pipeline.queue.context import Options
 
-_TRIES = 5  # at least so many before an outage is given up
+_TRIES = 5  # at least so many before an outage is given up, and so many refusals
 _DOUBLINGS = 30  # of any poll: a longer row of tries has no number of its own
 _LONGEST_REST = 600.0  # seconds between two tries of our own choosing
 _LONGEST_ASKED = 3600.0  # seconds that the service may ask for
+_A_TRY = timedelta(minutes=10)  # the most that one try takes; what went by beyond it, this machine slept
 
 
 @dataclass
 class Outage:
-    """How often in a row there was no answer, since when, and until when nobody asks again."""
+    """How often in a row there was no answer, for how long, and until when nobody asks again."""
 
     times: int = 0
-    _began: datetime | None = None
+    _refusals: int = 0  # in a row, by somebody who answers
+    _lasted: timedelta = timedelta(0)
     _last: datetime | None = None
     _rest: timedelta = timedelta(0)
-    _refused: bool = False  # the last of them, by somebody who answers
 
     def note(self, error: Unreachable, now: datetime, options: Options) -> float:
         """Count one more; how many seconds the provider is left alone now."""
@@ -34,21 +35,22 @@ class Outage:
         rest = min(_LONGEST_REST, doubled)
         seconds = max(rest, min(error.wait or 0.0, _LONGEST_ASKED))
         self.times += 1
-        self._refused = error.refused
-        self._began = min(self._began or now, now)
+        self._refusals = self._refusals + 1 if error.refused else 0
+        if self._last is not None:
+            # By neither a clock that was set nor a closed lid does an outage get longer.
+            self._lasted += min(max(now - self._last, timedelta(0)), self._rest + _A_TRY)
         self._last, self._rest = now, timedelta(seconds=seconds)
         return seconds
 
     def over(self) -> None:
         """There was an answer."""
-        self.times, self._began, self._last = 0, None, None
+        self.times, self._refusals, self._lasted, self._last = 0, 0, timedelta(0), None
 
     def resting(self, now: datetime) -> bool:
         """Whether the provider is to be left alone; not where a clock was set back since."""
         return self._last is not None and timedelta(0) <= now - self._last < self._rest
 
-    def endless(self, now: datetime, options: Options) -> bool:
+    def endless(self, options: Options) -> bool:
         """Whether it has lasted so long that the user has to know."""
-        lasted = now - self._began if self._began else timedelta(0)
-        longest = 0.0 if self._refused else options.outage_seconds
-        return self.times >= _TRIES and lasted >= timedelta(seconds=longest)
+        silent = self.times >= _TRIES and self._lasted >= timedelta(seconds=options.outage_seconds)
+        return silent or self._refusals >= _TRIES
