@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline import console, environment, waiting
+from pipeline import console, environment, plain, waiting
 from pipeline.errors import AuthError, Refused
 from pipeline.phases import Outcome, Output
 
@@ -174,6 +174,7 @@ def make_context(session: Session) -> Context:
             poll_seconds=poll or (_EMULATOR_POLL if emulated else _SERVICE_POLL),
             second_look_seconds=0.0 if emulated else _SERVICE_SECOND_LOOK,
             outage_seconds=0.0 if emulated else _SERVICE_OUTAGE,
+            since=session.began,
             trials=session.trials,
         ),
     )
@@ -254,17 +255,19 @@ def _confirm(session: Session, planned: Planned) -> None:
             f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"
         )
     threshold = session.workspace.config["budget"]["confirm_above_usd"]
-    if threshold is None or session.request.yes or (planned.usd is not None and planned.usd[2] <= threshold):
+    if threshold is None or session.request.yes or (planned.at_most is not None and planned.at_most <= threshold):
         return
+    before = f", beside at most {plain.usd(planned.sent)} sent by this command" if planned.sent else ""
+    kept = "Nothing more was sent." if planned.sent else "Nothing was sent."
     if not console.can_ask():
         raise Refused(
-            f"this would submit requests {planned.cost}, above budget.confirm_above_usd = {threshold:g}, "
+            f"this would submit requests {planned.cost}{before}, above budget.confirm_above_usd = {threshold:g}, "
             f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
-            kept="Nothing was sent.",
+            kept=kept,
             hint=f"{session.resume_command} yes=1",
         )
-    if not console.ask(f"Submit {planned.cost}?"):
-        raise Refused("not confirmed.", kept="Nothing was sent.", hint=session.resume_command)
+    if not console.ask(f"Submit {planned.cost}{before}?"):
+        raise Refused("not confirmed.", kept=kept, hint=session.resume_command)
 
 
 def _index(session: Session, slug: str) -> Index:

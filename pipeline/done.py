@@ -253,6 +253,26 @@ def model_unknown(question: Question) -> Decision | None:
     return Refuse(f"which model was asked is not known: name it in {question.workspace.paths.config}")
 
 
+def requests_stale(question: Question) -> Decision | None:
+    """The requests are not those that would be built now, and no phase of this invocation will build them first."""
+    # A reader cannot tell: build has not run. The plan, which knows it, looks by itself.
+    return None if question.workspace.readonly else stale_requests(question.workspace, question.slug)
+
+
+def stale_requests(workspace: Workspace, slug: str) -> Refuse | None:
+    """Why the requests that stand there, of which none was sent, are not to be paid for; None when they are."""
+    question = Question(graph.BY_NAME["build"], slug, workspace)
+    if question.standing is not None or workspace.index(slug) is None or workspace.submitted(slug):
+        return None
+    decision = requests_changed(question) or prepared_changed(question)
+    if decision is None:
+        return None
+    return Refuse(
+        f"the requests are not those that would be built now ({decision.reason}); run build first: "
+        f"doit resume rid={workspace.rid}"
+    )
+
+
 def parts_unsubmitted(question: Question) -> Decision | None:
     """A part has neither a job the provider accepted nor its results."""
     missing = []
@@ -454,7 +474,7 @@ REASONS: dict[str, tuple[Reason, ...]] = {
         *(trial_renamed, provider_changed, inputs_foreign, index_missing, index_damaged),
         *(requests_changed, forced, forgotten, prepared_changed, parts_damaged),
     ),
-    "submit": (index_missing, index_damaged, results_here, model_unknown, parts_unsubmitted),
+    "submit": (index_missing, index_damaged, results_here, model_unknown, requests_stale, parts_unsubmitted),
     "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),
     "parse": _RECORDED,
     "score": _RECORDED,

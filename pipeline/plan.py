@@ -15,7 +15,7 @@ from typing import Any
 from pipeline import foreign, jsonl, plain, sources
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.decision import Decision, Question, Refuse, Repair, Skip
-from pipeline.done import inputs_changed
+from pipeline.done import inputs_changed, stale_requests
 from pipeline.errors import DamagedArtifact
 from pipeline.opening import config_path
 from pipeline.paths import RunPaths
@@ -73,7 +73,7 @@ def plan(session: Session) -> Plan:
             continue
         decision = session.decide(phase.name, slug)
         steps.append(_step(session.question(phase.name, slug), decision, moving))
-        if phase.name == "submit" and steps[-1].verb != NOT_REACHED:
+        if phase.name == "submit" and steps[-1].verb not in (NOT_REACHED, Refuse.verb):
             to_send += [(slug, estimate) for estimate in _unsent(session, slug)]
     planned = Planned()
     for slug, estimate in to_send:
@@ -100,14 +100,22 @@ def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> St
     step = Step(phase.name, question.slug, decision.verb, decision.reason)
     if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
         step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
-    elif edited := next((refused for name, refused in foreign.inputs(question) if name not in moving), None):
-        step = Step(phase.name, question.slug, edited.verb, edited.reason)
+    elif unfit := next(_unfit(question, moving), None):
+        step = Step(phase.name, question.slug, unfit.verb, unfit.reason)
     elif causes and (isinstance(decision, Skip) or decision == inputs_changed(question)):
         step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")
     elif isinstance(decision, Skip):
         return step
     moving.update(dict.fromkeys(question.target_names, step))
     return step
+
+
+def _unfit(question: Question, moving: dict[str, Step]) -> Iterator[Refuse]:
+    """Why inputs that no phase before this one will make anew are not to be used."""
+    yield from (refused for name, refused in foreign.inputs(question) if name not in moving)
+    index = question.relative(question.trial.index) if question.phase.name == "submit" else None
+    if index is not None and index not in moving and (stale := stale_requests(question.workspace, question.slug)):
+        yield stale
 
 
 def _unsent(session: Session, slug: str) -> Iterator[Estimate]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Session:
         self.say = say
         self.decisions: dict[tuple[str, str], Decision] = {}
         self.pid = os.getpid()
+        self.began = datetime.now(UTC)
         self.reporter: Any = None
         self.queue: Queue | None = None  # made when a phase first needs it
         self.forgetting = False

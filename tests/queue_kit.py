@@ -143,10 +143,19 @@ class Lab:
         self.change(**settings)
         _build(self.run)
 
+    def build(self, slug: str) -> None:
+        """Build the parts of one trial by the config as it is."""
+        _build(self.run, slug)
+
     # --- one invocation ---------------------------------------------------------------------------
 
-    def go(self, *phases: str, trials: tuple[str, ...] = (), **options: Any) -> Ending:
-        """Submit and download every trial (or only *phases*), each trial's trouble kept apart, as doit does it."""
+    def go(
+        self, *phases: str, trials: tuple[str, ...] = (), before: Callable[[str], None] = lambda _: None, **options: Any
+    ) -> Ending:
+        """Submit and download every trial (or only *phases*), each trial's trouble kept apart, as doit does it.
+
+        *before* is called with each trial that is about to be submitted, for what other workers do meanwhile.
+        """
         ending = Ending()
         opened = _opened(self.run)
         queue = self.queue(opened, ending, trials=trials, **options)
@@ -156,6 +165,7 @@ class Lab:
                     continue
                 try:
                     if phase == "submit":
+                        before(slug)
                         submit(queue, slug)
                     else:
                         download(queue, opened.trial_paths(slug))
@@ -179,7 +189,8 @@ class Lab:
 
     def queue(self, opened: workspace.Workspace, ending: Ending, **options: Any) -> Queue:
         hands = self.hands(ending, confirm=options.pop("confirm", None), check_stop=options.pop("check_stop", None))
-        return Queue(Context(opened, hands, Options(**{"poll_seconds": self.poll, **options})))
+        since = datetime.fromtimestamp(self.now(), UTC)
+        return Queue(Context(opened, hands, Options(**{"poll_seconds": self.poll, "since": since, **options})))
 
     def context(self) -> Context:
         """What `orphans` works with."""
@@ -358,12 +369,14 @@ def _template(layout: Layout) -> Path:
     return run.root
 
 
-def _build(run: RunPaths) -> None:
+def _build(run: RunPaths, only: str | None = None) -> None:
     opened = _opened(run)
     inputs = {
         path.relative_to(run.root).as_posix(): disk.sha256_of(path)[0] for path in (run.closed_book, run.open_book)
     }
     for slug, trial in opened.trials.items():
+        if only not in (None, slug):
+            continue
         settings = of_phase("build", opened.config, trial)
         build(run, opened.trial_paths(slug), opened.config, trial, settings=settings, inputs=inputs, submitted={})
 

@@ -275,3 +275,22 @@ def test_the_first_treatment_is_the_same_however_the_conditions_are_ordered_in_t
     edit(folder, "queue.max_attempts", 5)
     with reading(folder) as after:
         assert after.workspace.trials[TRIAL].conditions == conditions == ("control", "treatment", "zealous")
+
+
+def test_requests_of_before_an_edit_are_not_paid_for(runs):
+    """`only=submit` sent the old prompts, and what was sent cannot change."""
+    folder = runs.copy("built")
+    edit(folder, "prompt_sets.default.control.text", "Be brief.")
+    planned = doit(folder, "plan", f"rid={RID}", "only=submit")
+    assert "refuse" in planned.out
+    assert "nothing would be sent" in planned.out
+    refused = doit(folder, "resume", f"rid={RID}", "only=submit")
+    assert refused.code == 2
+    assert "the requests are not those that would be built now (setting prompts.control" in refused.out
+    assert f"doit resume rid={RID}" in refused.out
+    assert not list(folder.rglob("ledger.jsonl"))
+    done = doit(folder, "resume", f"rid={RID}", "to=submit")
+    assert done.code == 0, done.out
+    requests = list((folder / "experiments" / f"run_{RID}" / TRIAL / "batch_inputs").glob("t0_control_*.jsonl"))
+    assert all(b"Be brief." in path.read_bytes() for path in requests)
+    assert len(list(folder.rglob("ledger.jsonl"))) == 4

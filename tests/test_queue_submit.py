@@ -5,6 +5,7 @@ If one of these failed, a batch would be paid twice, or never be submitted at al
 
 import itertools
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from emulator_kit import Api
@@ -22,7 +23,7 @@ from queue_kit import (
     part_of,
 )
 
-from pipeline import ledger
+from pipeline import ledger, parts
 from pipeline.emulator import history
 from pipeline.errors import (
     EXIT_BUDGET,
@@ -480,6 +481,52 @@ def test_what_is_under_way_is_not_announced_again():
         ending = lab.go()
         assert [planned.parts for planned in ending.asked] == [1]
         assert lab.go().asked == []
+
+
+def test_requests_that_are_about_to_be_built_anew_are_not_paid_for_by_another_trials_pass():
+    """Of two named tasks, and under -n, one trial is built when the other is submitted: its old prompts were sent."""
+    prompts = {"p": {"control": {"text": "Anew."}, "treatment": {"text": "Anew, or say: I don't know"}}}
+    with Lab(TWO_TRIALS, queue={"max_concurrent_jobs": 100}) as lab:
+        lab.change(prompt_sets=prompts)
+        ending = lab.go("submit", before=lab.build)
+        assert ending.done, ending.text
+        built = [part.sha256 for slug in ("m-p", "n-p") for part in parts.read(lab.run.trial(slug).index).parts]
+        assert sorted(book.last.requests_sha256 for book in lab.ledgers().values()) == sorted(built)
+        assert len(lab.jobs()) == 8
+
+
+PRICES = {"models": {name: PRICED["models"]["m"] for name in "mn"}}
+
+
+def test_a_trial_that_is_built_when_another_is_under_way_is_announced_too():
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
+        lab.run.trial("n-p").index.unlink()
+        ending = lab.go("submit", before=lab.build)
+        assert ending.done, ending.text
+        assert [(planned.parts, sorted(planned.trials)) for planned in ending.asked] == [(4, ["m-p"]), (4, ["n-p"])]
+        first, second = ending.asked
+        assert first.sent == 0
+        assert second.sent == pytest.approx(first.usd[2])
+        assert second.at_most == pytest.approx(first.usd[2] + second.usd[2])
+
+
+def test_what_other_workers_sent_counts_with_what_is_to_be_agreed_to_and_what_was_sent_before_does_not():
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 1}) as lab:
+        assert lab.go("submit", trials=("m-p",), wait=False).errors
+        lab.sleep(3600)
+        began = datetime.fromtimestamp(lab.now(), UTC)
+        assert lab.go("submit", trials=("m-p",), wait=False, since=began).errors
+        ending = lab.go("submit", trials=("n-p",), wait=False, since=began)
+        (planned,) = ending.asked
+        assert planned.sent == pytest.approx(high_of(lab, "m-p", 1))
+        assert sum(book.last is not None for book in lab.ledgers().values()) == 2
+
+
+def high_of(lab, slug, last):
+    """What the newest *last* intents of a trial may cost at most."""
+    books = [book for name, book in lab.ledgers().items() if name.startswith(slug)]
+    attempts = sorted((attempt for book in books for attempt in book.attempts), key=lambda each: each.intended_at)
+    return sum(attempt.estimate["usd"] for attempt in attempts[-last:])
 
 
 def high(lab):

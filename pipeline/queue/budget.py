@@ -110,7 +110,7 @@ class Planned:
     """What an invocation is about to submit, all parts together; *usd* is (low, expected, high), None when unknown.
 
     *listed* is the same for the models that have a price, None where none has; *unpriced* names the others. *trials*
-    are those the parts are of.
+    are those the parts are of; *sent* is the most that what the invocation submitted before may cost.
     """
 
     parts: int = 0
@@ -119,6 +119,7 @@ class Planned:
     listed: tuple[float, float, float] | None = None
     unpriced: tuple[str, ...] = ()
     trials: frozenset[str] = frozenset()
+    sent: float | None = 0.0
 
     def with_part(self, estimate: Estimate, price: Price, trial: str) -> Planned:
         """The same and one part of *trial* more."""
@@ -130,6 +131,11 @@ class Planned:
         elif usd is not None:
             listed = usd if listed is None else add(listed, usd)
         return Planned(self.parts + 1, self.estimate + estimate, total, listed, unpriced, self.trials | {trial})
+
+    @property
+    def at_most(self) -> float | None:
+        """The most that the whole invocation may cost, in US dollars; None when that is not known."""
+        return None if self.usd is None or self.sent is None else self.usd[2] + self.sent
 
     @property
     def cost(self) -> str:

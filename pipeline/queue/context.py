@@ -26,6 +26,7 @@ class Options:
     poll_seconds: float = 30.0
     second_look_seconds: float = 0.0  # at least so long after a first look is what is gone believed to be gone
     outage_seconds: float = 0.0  # at least so long is a provider that is out of reach waited for while jobs run
+    since: datetime | None = None  # when the command began: what it sent since counts with what is agreed to
     trials: tuple[str, ...] = ()  # submit these only; jobs of the others are looked after all the same
 
 

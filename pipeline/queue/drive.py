@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pipeline import adopted, done, lock
@@ -239,21 +239,21 @@ class Queue:
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
                     work.settled = work.settling.as_recorded() is True
-                if slug in self._finished and not all(work.settled for work in found):
-                    self._announced = False  # its parts were not among those that were announced
                 self._finished.discard(slug)
                 if slug == wanted or not all(work.settled for work in found):
                     decision = done.decide("build", self.workspace, slug)
                     if slug == wanted and (index is None or isinstance(decision, Refuse)):
                         raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
-                    if isinstance(decision, Refuse):
-                        continue
+                    if isinstance(decision, Refuse) or done.stale_requests(self.workspace, slug) is not None:
+                        continue  # it may just be built anew; then its own phase submits it
                 for work in found:
                     before = works.setdefault((slug, work.part.part), work)
                     if before is not work and work.settling.as_recorded() is False:
                         # Settled by a pass for another trial, to other bytes than were recorded: `perform` took them
                         # for damage and set them aside. From the raw files they come back, and nothing is sent.
                         before.settled = False
+            if any(not works[key].settled for key in works.keys() - self._works.keys()):
+                self._announced = False  # under `-n`, and of named tasks, one trial is built when another is under way
             self._works = works
 
     def _list(self, slug: str, index: Index | None, *, settled: bool = False) -> list[Work]:
@@ -261,7 +261,7 @@ class Queue:
         return [Work(self.context, paths, part, settled) for part in (index.parts if index is not None else ())]
 
     def _announce_spending(self) -> None:
-        """Once per process, before the first new submission: what all chosen parts without an intent may cost."""
+        """Before the first new submission, and when parts came that nobody knew of: what all that are owed may cost."""
         with self._listing:
             if self._announced:
                 return
@@ -279,12 +279,23 @@ class Queue:
             try:
                 self._refuse_unpriced()
                 if planned.parts:
-                    self.context.hands.allow_spending(planned)
+                    self.context.hands.allow_spending(replace(planned, sent=self._sent_usd()))
             except BudgetExceeded as error:
                 self._unpriced = error
             except Refused as refused:
                 # Kept for every trial that comes after the one that asked; running jobs are still collected.
                 self._unconfirmed = refused
+
+    def _sent_usd(self) -> float | None:
+        """What this command has sent so far, by any of its workers, may cost at most; None when that is not known."""
+        since = self.context.options.since
+        total = 0.0
+        for attempt in (attempt for _, _, book in self.context.ledgers() for attempt in book.attempts):
+            if since is not None and attempt.intended_at >= since:
+                if (usd := attempt.estimate.get("usd")) is None:
+                    return None
+                total += usd
+        return total
 
     def _refuse_unpriced(self) -> None:
         """Raise BudgetExceeded when a limit cannot be kept for lack of a price: before anything is sent or agreed to.
