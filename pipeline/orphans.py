@@ -62,7 +62,7 @@ def find(context: Context) -> list[Orphan]:
     # Read after the lists: a resume that is at work meanwhile writes its intent before the service has the job.
     owned = {
         name
-        for _, _, book in context.ledgers()
+        for _, _, book in context.workspace.ledgers()
         for attempt in book.attempts
         for name in (attempt.job_id, attempt.input_dataset_id, attempt.output_dataset_id)
     }

@@ -171,13 +171,10 @@ def _questions(session: Session) -> Iterator[tuple[str, str | None]]:
 def _committed(work: Workspace) -> float | None:
     """What all attempts cost or may still cost; None where a price is not known."""
     total = 0.0
-    for slug, trial in work.trials.items():
-        for path in work.trial_paths(slug).results.glob("*/ledger.jsonl"):
-            for attempt in work.ledger(slug, path.parent.name).attempts:
-                spent = budget.spent(attempt, Price.of(work.config, trial))
-                if spent is None:
-                    return None
-                total += spent
+    for spent in budget.committed(work):
+        if spent is None:
+            return None
+        total += spent
     return total
 
 

@@ -6,7 +6,7 @@ A workspace opened for reading writes nothing at all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.record import Record, read_record, sources_base
 from pipeline.trials import Trial
 
 if TYPE_CHECKING:
-    from pipeline import ledger
+    from pipeline.ledger import Ledger
 
 
 class Workspace:
@@ -147,11 +147,18 @@ class Workspace:
             cached = self._indexes[slug] = (digest, parts.read(path, self.fingerprints))
         return cached[1]
 
-    def ledger(self, slug: str, part: str) -> ledger.Ledger:
+    def ledger(self, slug: str, part: str) -> Ledger:
         """The ledger of one part, read anew each time: another process may append to it."""
         from pipeline import ledger  # a run whose results are all here reads none
 
         return ledger.read(self.trial_paths(slug).part(part).ledger)
+
+    def ledgers(self) -> Iterator[tuple[str, str, Ledger]]:
+        """(trial, part, ledger) of everything this run ever submitted, also of trials its config no longer has."""
+        found = {path.parents[2].name for path in self.paths.root.glob("*/results/*/ledger.jsonl")}
+        for slug in (*self.trials, *sorted(found - self.trials.keys())):
+            for path in sorted(self.trial_paths(slug).results.glob("*/ledger.jsonl")):
+                yield slug, path.parent.name, self.ledger(slug, path.parent.name)
 
     def damage(self, name: str, sha256: str | None, size: int) -> str | None:
         """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""

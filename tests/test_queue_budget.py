@@ -183,7 +183,9 @@ COUNTED = {"input_tokens": 1000, "output_tokens": 100, "succeeded": 3}
         ({"ended": JobPhase.FAILED, "counts": {"input_tokens": 0}}, PRICE, 0.0),
         ({"counts": {"input_tokens": 1000}}, PRICE, 0.5),
         ({"estimate": {"usd": None}}, PRICE, None),
-        ({"ended": JobPhase.COMPLETED, "counts": COUNTED}, UNKNOWN, None),
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED}, UNKNOWN, 0.5),  # at most
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED, "estimate": {"usd": None}}, UNKNOWN, None),
+        ({"estimate": {"usd": None, "input_tokens": 1000, "output_tokens": 100}}, PRICE, 0.003),
         ({"ended": JobPhase.GONE, "state": ID_TAKEN}, PRICE, 0.0),
     ],
 )

@@ -23,7 +23,7 @@ from queue_kit import (
     part_of,
 )
 
-from pipeline import ledger, parts
+from pipeline import config, ledger, parts
 from pipeline.emulator import history
 from pipeline.errors import (
     EXIT_BUDGET,
@@ -495,7 +495,7 @@ def test_requests_that_are_about_to_be_built_anew_are_not_paid_for_by_another_tr
         assert len(lab.jobs()) == 8
 
 
-PRICES = {"models": {name: PRICED["models"]["m"] for name in "mn"}}
+PRICES = {"models": dict.fromkeys("mn", PRICED["models"]["m"])}
 
 
 def test_a_trial_that_is_built_when_another_is_under_way_is_announced_too():
@@ -520,6 +520,34 @@ def test_what_other_workers_sent_counts_with_what_is_to_be_agreed_to_and_what_wa
         (planned,) = ending.asked
         assert planned.sent == pytest.approx(high_of(lab, "m-p", 1))
         assert sum(book.last is not None for book in lab.ledgers().values()) == 2
+
+
+def test_a_trial_that_is_taken_out_of_the_config_still_counts_against_the_budget():
+    """With it went what it had cost, and the next part was sent beyond the limit."""
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go(trials=("m-p",)).done
+        spent = sum(job.counts.input_tokens * 5e-6 + job.counts.output_tokens * 20e-6 for job in history.jobs(lab.store))
+        models = config.read_frozen(lab.run.config, base=lab.folder).values["models"]
+        lab.change(models=[model for model in models if model["alias"] == "n"], budget={"max_usd": spent})
+        ending = lab.go("submit", trials=("n-p",))
+        assert isinstance(ending.error, BudgetExceeded)
+        assert len(lab.jobs()) == 4
+        lab.change(budget={"max_usd": 100.0})
+        assert lab.go("submit", trials=("n-p",)).done
+        assert len(lab.jobs()) == 8
+
+
+def test_a_price_that_is_added_later_is_that_of_what_was_sent_before():
+    """Of a job that never counted its tokens the budget said for ever: add the model's price."""
+    with Lab(queue={"max_concurrent_jobs": 1}) as lab, Api(lab.emulator.url) as api:
+        lab.go("submit", wait=False)
+        assert api.delete(f"/{JOB}/{lab.jobs()[0]}").status_code == 200
+        lab.sleep(60)
+        lab.change(budget={"max_usd": 100.0})
+        assert "no price for" in str(lab.go().error)
+        lab.change(prices=PRICED)
+        ending = lab.go()
+        assert ending.done, ending.text
 
 
 def high_of(lab, slug, last):

@@ -7,7 +7,7 @@ limit that is sent. The provider's own counts replace the estimate as soon as a 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from pipeline.providers.base import JobPhase
 from pipeline.providers.resources import phase_of
 from pipeline.queue.attempts import ID_TAKEN
 from pipeline.trials import Trial
+from pipeline.workspace import Workspace
 
 # English prose under byte-pair encodings; 3.2 and 4.8 bound most texts. Bytes, not characters: a Chinese
 # character has three bytes and costs about one token, not a quarter.
@@ -183,13 +184,28 @@ def ledger_estimate(planned: Estimate, price: Price) -> dict[str, Any]:
 
 
 def spent(attempt: Attempt, price: Price) -> float | None:
-    """What an attempt cost or may still cost: the provider's counts once it ended, else its estimate."""
+    """What an attempt cost or may still cost: the provider's counts once it ended, else the most it was to cost.
+
+    None when neither has a price.
+    """
     if attempt.state == ID_TAKEN:
         return 0.0  # it had no job
+    usd: float | None = None
     if attempt.ended is not None and (tokens := counted(attempt.counts, attempt.ended)) is not None:
-        return price.usd(*tokens)
-    usd: float | None = attempt.estimate.get("usd")
+        usd = price.usd(*tokens)
+    if usd is None:
+        usd = attempt.estimate.get("usd")
+    if usd is None and attempt.estimate.get("input_tokens"):  # the intent was written before there was a price
+        usd = price.usd(attempt.estimate["input_tokens"], attempt.estimate["output_tokens"])
     return usd
+
+
+def committed(work: Workspace) -> Iterator[float | None]:
+    """`spent` of each attempt that the run ever made; of a trial that its config no longer has, at the estimate."""
+    for slug, _, book in work.ledgers():
+        trial = work.trials.get(slug)
+        price = Price(None, None, None) if trial is None else Price.of(work.config, trial)
+        yield from (spent(attempt, price) for attempt in book.attempts)
 
 
 def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pipeline import ledger
 from pipeline.errors import TrialmakeError
-from pipeline.ledger import Ledger
 from pipeline.providers.base import Provider
 from pipeline.queue.budget import Planned
 from pipeline.queue.merge import ReadRow
@@ -63,7 +62,7 @@ class Context:
             try:
                 provider = self.hands.connect()
                 binding = provider.binding()
-                for slug, part, book in self.ledgers():
+                for slug, part, book in self.workspace.ledgers():
                     for attempt in book.attempts:
                         where = self.workspace.trial_paths(slug).part(part).ledger
                         ledger.check_binding(attempt, binding, str(where))
@@ -72,9 +71,3 @@ class Context:
                 raise
             self._provider = provider
         return self._provider
-
-    def ledgers(self) -> Iterator[tuple[str, str, Ledger]]:
-        """(trial, part, ledger) of everything this run ever submitted, whichever trials are chosen now."""
-        for slug in self.workspace.trials:
-            for path in sorted(self.workspace.trial_paths(slug).results.glob("*/ledger.jsonl")):
-                yield slug, path.parent.name, self.workspace.ledger(slug, path.parent.name)

@@ -241,11 +241,11 @@ class Queue:
                     work.settled = work.settling.as_recorded() is True
                 self._finished.discard(slug)
                 if slug == wanted or not all(work.settled for work in found):
-                    decision = done.decide("build", self.workspace, slug)
+                    decision = done.stale_requests(self.workspace, slug) or done.decide("build", self.workspace, slug)
                     if slug == wanted and (index is None or isinstance(decision, Refuse)):
                         raise Refused(decision.reason, where=slug, kept="Nothing was sent.")
-                    if isinstance(decision, Refuse) or done.stale_requests(self.workspace, slug) is not None:
-                        continue  # it may just be built anew; then its own phase submits it
+                    if isinstance(decision, Refuse):
+                        continue  # what is stale may just be built anew; then its own phase submits it
                 for work in found:
                     before = works.setdefault((slug, work.part.part), work)
                     if before is not work and work.settling.as_recorded() is False:
@@ -290,7 +290,7 @@ class Queue:
         """What this command has sent so far, by any of its workers, may cost at most; None when that is not known."""
         since = self.context.options.since
         total = 0.0
-        for attempt in (attempt for _, _, book in self.context.ledgers() for attempt in book.attempts):
+        for attempt in (attempt for _, _, book in self.workspace.ledgers() for attempt in book.attempts):
             if since is not None and attempt.intended_at >= since:
                 if (usd := attempt.estimate.get("usd")) is None:
                     return None
@@ -319,7 +319,7 @@ class Queue:
         to_send = any(not work.settled for work in parts)
         if not parts and self.workspace.index(slug) is None:  # under `doit -n` another worker may just be building it
             to_send = isinstance(done.decide("build", self.workspace, slug), Run | Repair)
-        sent = (attempt for trial, _, book in self.context.ledgers() if trial == slug for attempt in book.attempts)
+        sent = (attempt for trial, _, book in self.workspace.ledgers() if trial == slug for attempt in book.attempts)
         return (chosen and to_send) or any(budget.spent(attempt, price) is None for attempt in sent)
 
     def _may_submit(self, work: Work) -> bool:
@@ -338,11 +338,7 @@ class Queue:
 
     def _check_budget(self, planned: float | None, what: str) -> None:
         if self._committed is None:
-            self._committed = [
-                budget.spent(attempt, Price.of(self.workspace.config, self.workspace.trials[slug]))
-                for slug, _, book in self.context.ledgers()
-                for attempt in book.attempts
-            ]
+            self._committed = list(budget.committed(self.workspace))
         budget.check(self.workspace.config, self._committed, planned, what, self.workspace.paths.config)
         self._committed.append(planned)
 
