@@ -48,6 +48,12 @@ def fireworks_key(variables: Mapping[str, str]) -> Secret | None:
     return Secret(key) if key else None
 
 
+def without_keys(text: str) -> str:
+    """*text* with the process environment's key masked: for what a command has said that inherits it."""
+    key = fireworks_key(os.environ)
+    return key.mask(text.encode()).decode() if key else text
+
+
 def fireworks_account(configured: str | None, variables: Mapping[str, str]) -> str | None:
     """The account to use: the one in the config, else the environment's, else None (the service is asked)."""
     return configured or variables.get("FIREWORKS_ACCOUNT_ID", "").strip() or None

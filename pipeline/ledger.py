@@ -30,6 +30,7 @@ from pipeline.errors import Refused
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
 
 SCHEMA = "ledger.schema"
+ID_TAKEN = "ID_TAKEN"  # the recorded state of an attempt whose ids belonged to something else
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def _apply(event: Mapping[str, Any], attempts: dict[int, Attempt]) -> bool:
         case "ended":
             attempt = replace(
                 attempt,
-                accepted=True,
+                accepted=attempt.accepted or event["state"] != ID_TAKEN,  # where an id was taken there was no job
                 state=event["state"],
                 ended=JobPhase(event["phase"]),
                 message=event["message"],

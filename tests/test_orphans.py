@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import run_kit
 from emulator_kit import Api
-from queue_kit import SMALL, TWO_TRIALS, Lab, part_of
+from queue_kit import JOB, SMALL, TWO_TRIALS, Lab, part_of
 
 from pipeline import disk, orphans
 from pipeline.__main__ import main
-from pipeline.errors import Refused
+from pipeline.errors import ProviderError, Refused
 from pipeline.queue import attempts
 
 CONTROL = "m-p/t0_control_p01"
@@ -196,3 +196,15 @@ def test_ids_stay_within_the_providers_rule_however_long_the_runs_name_is():
         assert attempts.parse(f"{job}-out", attempts.run_prefix(rid)) == attempts.Name(
             job, attempts.place_digest(rid, "m-p", "t0_control_p01"), 99
         )
+
+
+@pytest.mark.parametrize("value", [7, "x", {"a": 1}])
+def test_a_list_that_is_none_is_no_empty_list(value):
+    """It ended in a traceback; taken for empty, every job of the run would be one that is not there."""
+    odd = {"call": {"method": "GET", "path": f"{JOB}$", "times": None}, "do": {"edit": {"set": {JOB: value}}}}
+    with Lab(SMALL) as lab:
+        lab.go("submit")
+        lab.fault(odd)
+        with pytest.raises(ProviderError, match="answered with no list"):
+            orphans.find(lab.context())
+        assert lab.fired()[0] > 0

@@ -10,9 +10,9 @@ from small_trial import CLOSED, OPEN, SmallTrial, completion
 
 from pipeline import config, custom_id, jsonl, schema
 from pipeline.errors import DamagedArtifact, DiskTrouble
+from pipeline.ledger import ID_TAKEN
 from pipeline.phases.costs import costs
 from pipeline.phases.score import COLUMNS
-from pipeline.queue.attempts import ID_TAKEN
 
 # US dollars per million tokens: 4 in, 20 out; half of both in batch mode, half again for cached input.
 PRICES = {"models": {"small": {"input_per_mtok": 4, "output_per_mtok": 20}}}

@@ -12,10 +12,9 @@ from small_trial import CLOSED, OPEN, SmallTrial, settings
 
 from pipeline import config
 from pipeline.errors import BudgetExceeded
-from pipeline.ledger import Attempt
+from pipeline.ledger import ID_TAKEN, Attempt
 from pipeline.providers.base import Binding, JobPhase
 from pipeline.queue import budget
-from pipeline.queue.attempts import ID_TAKEN
 from pipeline.queue.budget import NOTHING, Estimate, Planned, Price
 
 PRICED = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}

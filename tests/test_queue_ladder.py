@@ -17,7 +17,7 @@ import pytest
 from emulator_kit import Api
 from queue_kit import CREATE_JOB, LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
-from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError
+from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError, Stopped
 from pipeline.fingerprints import Fingerprints
 from pipeline.providers.rows import read_row
 from pipeline.queue.recovery import Ladder, ResultsLost
@@ -25,6 +25,7 @@ from pipeline.queue.recovery import Ladder, ResultsLost
 CONTROL = "t0_control_p01"
 UNLISTED = {"name": "unlisted", "call": {**LINKS, "times": None}, "do": {"respond": "not_found"}}
 GONE = {"name": "gone", "call": {"method": "GET", "path": "-out(:.*)?$", "times": None}, "do": {"respond": "not_found"}}
+NO_KEY = {"respond": {"status": 404, "text": "<Error><Code>NoSuchKey</Code></Error>"}}
 DEAD = {"name": "dead", "call": {**STORAGE, "times": None}, "do": {"respond": {"status": 403, "text": "no"}}}
 
 
@@ -270,6 +271,23 @@ def test_results_that_cannot_be_had_now_are_not_lost():
         lab.check()
 
 
+def test_a_file_of_errors_that_never_comes_is_not_waited_for_where_every_row_is_answered():
+    """Its twin arrived whole and was thrown away each time, for ever."""
+    with Lab(SMALL) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        store = lab.emulator.service.store
+        files = [file for job in lab.jobs() for file in store.dataset(f"{job}-out").files if "error" in file.name]
+        for file in files:
+            lab.fault({"call": {**STORAGE, "path": f"^/storage/.*{file.object_id}", "times": None}, "do": NO_KEY})
+        ending = lab.go("download")
+        assert ending.done, ending.text
+        assert len(files) == 2
+        assert all(fired == 7 for fired in lab.fired())
+        assert "storage answered 404" in ending.text
+        lab.check()
+
+
 @pytest.mark.parametrize("status", [400, 402, 405, 412])
 def test_a_refusal_to_list_the_files_is_not_their_absence(status):
     """Only 404 means gone. An unpaid account (402, 412) must not lead to paying again."""
@@ -502,6 +520,42 @@ def test_a_firectl_that_does_not_end_is_killed_and_said_so(stranded):
         "dataset download: ended after 0.5 s without an end; download dataset: ended after 0.5 s without an end"
     )
     assert called(stranded) == ["dataset download", "download dataset"]
+
+
+def test_a_stop_request_ends_a_firectl(stranded):
+    """It was waited for, for up to two hours."""
+    command = firectl(stranded, "time.sleep(60)")
+    attempt = stranded.ledgers()[f"m-p/{CONTROL}"].last
+    paths = stranded.run.trial("m-p").part(CONTROL)
+
+    def check_stop():
+        if (stranded.folder / "called").exists():
+            raise Stopped("the user asked to stop.")
+
+    ladder = Ladder(stranded.client, read_row, Fingerprints(stranded.run.root), False, command, check_stop=check_stop)
+    with pytest.raises(Stopped):
+        ladder.climb(paths, attempt, stranded.asked(f"m-p/{CONTROL}", 1))
+    assert called(stranded) == ["dataset download"]
+
+
+@pytest.mark.parametrize("key", ["its environment's", "--api-key", "--api-key="])
+def test_a_key_that_firectl_repeats_is_neither_shown_nor_kept(stranded, monkeypatch, key):
+    secret = "canary-7f3a9c51e2"
+    script = stranded.folder / "firectl"
+    script.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Error: API key {secret} is not valid')\n")
+    script.chmod(0o755)
+    command = [str(script)]
+    if key.startswith("--"):
+        command += [key, secret] if key[-1] != "=" else [key + secret]
+    else:
+        monkeypatch.setenv("FIREWORKS_API_KEY", secret)
+    stranded.change(repair={"firectl": command})
+    said = stranded.look_twice().text
+    assert "API key *** is not valid" in said
+    assert secret not in said
+    ledgers = [path.read_bytes() for path in stranded.run.root.rglob("ledger.jsonl")]
+    assert any(b"API key *** is not valid" in ledger for ledger in ledgers)
+    assert not any(secret.encode() in ledger for ledger in ledgers)
 
 
 # --- secrets -------------------------------------------------------------------------------------------

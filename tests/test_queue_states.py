@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from emulator_kit import Api
 from queue_kit import (
+    CREATE_DATASET,
     CREATE_JOB,
     JOB,
     JOB_SECONDS,
@@ -707,3 +708,32 @@ def test_progress_counts_the_trials_that_were_finished_before():
         assert shown[0].reached == 4
         assert shown[0].rows_done == 8
         assert lab.artifacts() == golden(TWO_TRIALS)
+
+
+EXPIRES = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("damage", [b"", b'{"custom_id": "x', b"{}\n"])
+def test_the_requests_of_a_later_attempt_are_written_anew_where_they_are_damaged(sent, damage):
+    """A cut file ended in a traceback; an emptied one was refused for ever with advice that could not help."""
+    with Lab(SMALL, EXPIRES) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        if not sent:
+            lab.fault({"call": {**CREATE_DATASET, "times": None}, "do": {"respond": "unavailable"}})
+        lab.go("download", wait=False)
+        lab.heal()
+        lab.fault(EXPIRES)
+        later = list(lab.run.root.glob("*/results/*/a2/requests.jsonl"))
+        assert later
+        before = {path: path.read_bytes() for path in later}
+        for path in later:
+            path.write_bytes(damage)
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert "the requests of attempt 2 are not what was sent; kept as requests.jsonl.damaged." in ending.text
+        assert {path: path.read_bytes() for path in later} == before
+        assert len(lab.jobs()) == 4
+        lab.heal()
+        lab.check(jobs=4)

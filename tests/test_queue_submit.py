@@ -18,6 +18,7 @@ from queue_kit import (
     UPLOAD,
     Crash,
     Lab,
+    Layout,
     golden,
     lines,
     part_of,
@@ -526,7 +527,9 @@ def test_a_trial_that_is_taken_out_of_the_config_still_counts_against_the_budget
     """With it went what it had cost, and the next part was sent beyond the limit."""
     with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
         assert lab.go(trials=("m-p",)).done
-        spent = sum(job.counts.input_tokens * 5e-6 + job.counts.output_tokens * 20e-6 for job in history.jobs(lab.store))
+        spent = sum(
+            job.counts.input_tokens * 5e-6 + job.counts.output_tokens * 20e-6 for job in history.jobs(lab.store)
+        )
         models = config.read_frozen(lab.run.config, base=lab.folder).values["models"]
         lab.change(models=[model for model in models if model["alias"] == "n"], budget={"max_usd": spent})
         ending = lab.go("submit", trials=("n-p",))
@@ -548,6 +551,27 @@ def test_a_price_that_is_added_later_is_that_of_what_was_sent_before():
         lab.change(prices=PRICED)
         ending = lab.go()
         assert ending.done, ending.text
+
+
+def test_an_attempt_whose_ids_are_taken_was_not_accepted_so_submit_goes_on():
+    """It said that all parts had a job when one had none; a second attempt came with the download only."""
+    with Lab() as lab, Api(lab.emulator.url) as api:
+        job = ids(lab)
+        api.dataset("other-in", [{"custom_id": "x", "body": {"messages": [{"role": "user", "content": "?"}]}}])
+        assert api.create_job(job, "other-in", "other-out").status_code == 200
+        assert lab.go("submit").done
+        first, second = lab.ledgers()[CONTROL].attempts
+        assert (first.state, first.accepted, second.accepted) == ("ID_TAKEN", False, True)
+
+
+def test_an_error_that_several_trials_tell_says_once_that_it_is_the_first():
+    stuck = {"job": {"times": 2}, "do": {"stuck": {"in": "PENDING"}}}
+    layout = Layout(items=2, models=("m", "n", "o"))
+    with Lab(layout, stuck, queue={"max_concurrent_jobs": 2, "job_deadline_hours": 30}) as lab:
+        lab.poll = 3600.0
+        ending = lab.go()
+        assert len(ending.errors) == 3
+        assert {error.what.count("this is the first") for error in ending.errors.values()} == {1}
 
 
 def high_of(lab, slug, last):

@@ -20,6 +20,7 @@ from pipeline.emulator.paging import page
 from pipeline.emulator.service import Service
 from pipeline.emulator.wire import PERMISSION_DENIED, ApiError, invalid, not_found
 from pipeline.emulator.worker import ERROR_FILE
+from pipeline.errors import DiskTrouble
 
 _SETTLE_SECONDS = 60.0  # real ones, for the work that a moved clock makes due
 
@@ -43,6 +44,8 @@ def handle(service: Service, request: Request) -> Response:
         return _route(service, request)
     except ApiError as error:
         return refusal(error)
+    except DiskTrouble as error:
+        return text(507, error.what)
     except LinkRefused as error:
         request.violation = error.violation
         return text(error.status, error.body, "application/xml; charset=UTF-8")

@@ -15,7 +15,6 @@ from pipeline.emulator.bodies import BLOCK
 from pipeline.emulator.messages import Response
 
 _ENDLESS_BYTES = 1 << 34  # what "endless" amounts to when a client never gives up
-_NO_BODY = (204, 304)
 
 
 class Disconnected(Exception):

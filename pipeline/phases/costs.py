@@ -21,10 +21,10 @@ from pipeline import custom_id, disk, jsonl, schema
 from pipeline.config import Config
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
+from pipeline.ledger import ID_TAKEN
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.queue import budget
-from pipeline.queue.attempts import ID_TAKEN
 from pipeline.queue.budget import Price, Tokens
 from pipeline.trials import Trial
 

@@ -39,7 +39,8 @@ class Account:
             return given
         answer = self.api.call("GET", "/v1/accounts", query={"pageSize": str(PAGE)})
         entries: Any = answer.fields.get("accounts") if answer.ok else None
-        names = [last_segment(resources.text(entry, "name")) for entry in entries or () if isinstance(entry, dict)]
+        listed = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        names = [last_segment(resources.text(entry, "name")) for entry in listed]
         if len(names) == 1 and names[0] and not answer.fields.get("nextPageToken"):
             return names[0]
         with suppress(Trouble):  # an older way, which not every service has: no reason to wait for it
@@ -91,8 +92,10 @@ class Account:
             answer = self.api.call("GET", self.path(kind), query=query)
             if not answer.ok:
                 raise self.refusal(answer, f"listing {kind}")
-            entries = answer.fields.get(kind)
-            yield from (entry for entry in entries or () if isinstance(entry, dict))
+            entries = answer.fields.get(kind) or []
+            if not isinstance(entries, list):
+                raise ProviderError(f"listing {kind}: the service answered with no list.", hint="try again later")
+            yield from (entry for entry in entries if isinstance(entry, dict))
             token = resources.text(answer.fields, "nextPageToken")  # a page may be empty and yet not the last
             if not token:
                 return

@@ -35,11 +35,6 @@ class JobPhase(Enum):
         """Whether the service will do no more work for this job."""
         return self is not JobPhase.RUNNING
 
-    @property
-    def has_results(self) -> bool:
-        """Whether an output dataset may exist."""
-        return self in (JobPhase.COMPLETED, JobPhase.PARTIAL)
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -119,7 +114,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a service can do, as far as the queue's choices depend on it."""
+    """What a service can do: for whoever chooses one; the queue asks them all alike."""
 
     own_job_ids: bool
     error_file: bool

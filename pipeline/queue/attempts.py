@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from pipeline import disk, jsonl
 from pipeline.disk import Written
+from pipeline.errors import DamagedArtifact
 from pipeline.parts import Part
 from pipeline.paths import TrialPaths
 from pipeline.providers.base import Submission
 
 PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
-ID_TAKEN = "ID_TAKEN"  # the recorded state of an attempt whose ids belonged to something else
 NOT_FOUND = "NOT_FOUND"  # the recorded state of a job that the provider does not know
 
 _SLUG_LENGTH = 24  # characters of the run's name; 63 less prefix, digests, attempt and suffix
@@ -108,5 +108,11 @@ def requests_of(paths: TrialPaths, part: Part, attempt: int) -> Path:
 
 
 def ids_of(path: Path) -> list[str]:
-    """The custom_ids of a file of requests, in order."""
-    return [jsonl.loads(line.data)["custom_id"] for line in jsonl.lines(path)]
+    """The custom_ids of a file of requests, in order. Raises FileNotFoundError or DamagedArtifact."""
+    ids = []
+    for line in jsonl.lines(path):
+        try:
+            ids.append(jsonl.loads(line.data)["custom_id"])
+        except (jsonl.BadJson, KeyError, TypeError) as error:
+            raise DamagedArtifact(f"line {line.number} is no request.", where=str(path)) from error
+    return ids

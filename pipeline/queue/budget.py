@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 from pipeline import jsonl, plain, trials
 from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
-from pipeline.ledger import Attempt
+from pipeline.ledger import ID_TAKEN, Attempt
 from pipeline.providers.base import JobPhase
 from pipeline.providers.resources import phase_of
-from pipeline.queue.attempts import ID_TAKEN
 from pipeline.trials import Trial
 from pipeline.workspace import Workspace
 

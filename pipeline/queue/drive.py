@@ -7,6 +7,7 @@ lock. Trouble of one part is kept with it; the others go on.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -204,6 +205,7 @@ class Queue:
         first = stuck[0].error
         assert first is not None
         if len(stuck) > 1:
+            first = copy.copy(first)  # other trials tell of it too
             first.what = f"{first.what} ({len(stuck)} parts have trouble; this is the first)"
         raise first
 

@@ -24,9 +24,10 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-from pipeline import disk
+from pipeline import disk, environment
 from pipeline.errors import AuthError, ProviderError, Refused
 from pipeline.fingerprints import Fingerprints
 from pipeline.ledger import Attempt
@@ -36,11 +37,13 @@ from pipeline.providers.base import JobPhase, Provider
 from pipeline.providers.rows import BadRow
 from pipeline.queue import attempts, merge
 from pipeline.queue.merge import ReadRow
+from pipeline.secret import Secret
 
 _INCOMING = ".incoming"  # what a rung brings, until it is known to be better than what is there
 _DAMAGED = "damaged"  # how a raw file that is not what was recorded is renamed
 FIRECTL_SECONDS = 3600.0  # a download of gigabytes; the command is killed after that
 _SHOWN = 200  # characters of what firectl said
+_KEY_OPTION = "--api-key"
 _TAIL = 4096  # bytes kept of what it writes to its standard error
 
 
@@ -101,6 +104,7 @@ class Ladder:
     firectl: Sequence[str] | None
     combined: Path | None = None  # the trial's combined results, when they are what was recorded
     firectl_seconds: float = FIRECTL_SECONDS
+    check_stop: Callable[[], None] = lambda: None
 
     def climb(self, paths: PartPaths, attempt: Attempt, asked: Collection[str]) -> Collected:
         """Bring home the rows of *attempt*, which *asked* for these ids.
@@ -136,7 +140,8 @@ class Ladder:
             except (ProviderError, Refused) as error:
                 tried.append(f"{name}: {error.what}")
                 unclear = unclear or error
-                continue
+                if self._count(merge.raw_files(incoming), asked).lacks(attempt) is not None:
+                    continue  # else the file that did not come holds nothing that was asked
             brought = self._count(merge.raw_files(incoming), asked)
             if brought > best or (cut_off and brought == best) or not merge.raw_files(folder):
                 best = brought
@@ -187,7 +192,7 @@ class Ladder:
             disk.make_folder(scratch)
             command = [*self.firectl, *words, dataset, "--output-dir", str(scratch)]
             try:
-                code, said = _run(command, self.firectl_seconds)
+                code, said = _run(command, self.firectl_seconds, self.check_stop)
             except OSError as error:
                 raise _NoSuchWay(f"{command[0]} cannot be started ({error.strerror})") from error
             if code is None:
@@ -198,7 +203,7 @@ class Ladder:
                 self._take(found, folder)
                 disk.remove_folder(scratch)
                 return
-            errors.append(f"{' '.join(words)}: exit code {code}{_last_words(said)}")
+            errors.append(f"{' '.join(words)}: exit code {code}{_last_words(said, command)}")
         disk.remove_folder(scratch)
         raise _NoSuchWay("; ".join(errors))
 
@@ -258,10 +263,11 @@ class Ladder:
         }
 
 
-def _run(command: Sequence[str], seconds: float) -> tuple[int | None, bytes]:
-    """Exit code (None: it did not end) and the end of what *command* said to its standard error. Raises OSError.
+def _run(command: Sequence[str], seconds: float, check_stop: Callable[[], None]) -> tuple[int | None, bytes]:
+    """Exit code (None: it did not end) and the end of what *command* said to its standard error.
 
     It gets no terminal to ask questions at, what it prints is not kept, and its children end with it.
+    Raises OSError, or what *check_stop* raises.
     """
     deadline, said = time.monotonic() + seconds, b""
     process = subprocess.Popen(
@@ -274,6 +280,7 @@ def _run(command: Sequence[str], seconds: float) -> tuple[int | None, bytes]:
     assert process.stderr is not None
     try:
         while (left := deadline - time.monotonic()) > 0:
+            check_stop()
             if select.select([process.stderr], [], [], min(left, 0.5))[0]:
                 if not (block := os.read(process.stderr.fileno(), 1 << 16)):
                     break
@@ -300,7 +307,13 @@ def _noted(paths: PartPaths, attempt: Attempt) -> list[str]:
     return [name for name in names if name != attempt.output_dataset_id and resources.is_id(name)]
 
 
-def _last_words(said: bytes) -> str:
+def _last_words(said: bytes, command: Sequence[str]) -> str:
+    """The last line that *command* said, as it may be shown and kept: without keys and signatures."""
     lines = said.decode(errors="replace").strip().splitlines()
-    # A link it may quote has its signature in the query.
-    return f", {re.sub(r'[?][^ ]*', '', lines[-1])[:_SHOWN]}" if lines else ""
+    if not lines:
+        return ""
+    last = environment.without_keys(lines[-1])
+    for option, word in pairwise([*command, ""]):
+        if option.startswith(_KEY_OPTION):
+            last = Secret(option.partition("=")[2] or word).mask(last.encode()).decode()
+    return f", {re.sub(r'[?][^ ]*', '', last)[:_SHOWN]}"  # a link it may quote has its signature in the query

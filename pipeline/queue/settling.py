@@ -7,11 +7,13 @@ the ledger knows them or not: what was paid for is never asked again because a r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline import disk, fingerprints
-from pipeline.errors import ContractBroken, ProviderError, Refused
-from pipeline.ledger import Attempt, Ledger
+from pipeline.errors import ContractBroken, DamagedArtifact, ProviderError, Refused
+from pipeline.ledger import ID_TAKEN, Attempt, Ledger
 from pipeline.mirror import UNKNOWN
 from pipeline.parts import IdsDigest, Part
 from pipeline.paths import PartPaths, TrialPaths
@@ -63,11 +65,27 @@ class Settling:
         return self.asked(1)
 
     def asked(self, number: int) -> list[str]:
-        """The ids that attempt *number* asked for; its requests are written anew where they are gone."""
+        """The ids that attempt *number* asked for; a later one's requests are written anew where they are damaged."""
         path = attempts.requests_of(self.paths, self.part, number)
-        if number > 1 and not path.exists():
+        if number > 1 and not self._stands(path, number):
             self.write_requests(number)
         return attempts.ids_of(path)
+
+    def _stands(self, path: Path, number: int) -> bool:
+        """Whether the requests of attempt *number* are what was sent; what else stands there is kept aside."""
+        kind = fingerprints.kind(path)
+        if kind is None:
+            return False
+        book = self.context.workspace.ledger(self.paths.slug, self.part.part)
+        sent = next((attempt.requests_sha256 for attempt in book.attempts if attempt.number == number), None)
+        if kind == "file" and self.context.workspace.fingerprints.sha256(path) == sent:
+            return True
+        if kind == "file" and sent is None:  # the ledger's line may be lost
+            with suppress(DamagedArtifact):
+                return bool(attempts.ids_of(path))
+        aside = disk.set_aside(path, _ASIDE)
+        self._say(f"the requests of attempt {number} are not what was sent; kept as {aside.name}, written anew")
+        return False
 
     def write_requests(self, number: int) -> None:
         """Write the requests of attempt *number*: the rows that all attempts before it left owed."""
@@ -133,7 +151,7 @@ class Settling:
 
     def _refuse_unasked(self, book: Ledger) -> None:
         """No attempt was ever taken, so its rows are not "missing": nobody was asked."""
-        if all(attempt.state == attempts.ID_TAKEN for attempt in book.attempts):
+        if all(attempt.state == ID_TAKEN for attempt in book.attempts):
             raise Refused(
                 f"{self.part.part} could not be submitted: something else has the ids of each attempt "
                 f"({book.attempts[-1].message})",

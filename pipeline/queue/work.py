@@ -14,12 +14,12 @@ from pathlib import Path
 
 from pipeline import disk, ledger
 from pipeline.errors import ProviderError, Refused, TrialmakeError
-from pipeline.ledger import Attempt, Ledger
+from pipeline.ledger import ID_TAKEN, Attempt, Ledger
 from pipeline.parts import Part
 from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import Counts, IdTaken, Job, JobPhase, Submission
 from pipeline.queue import attempts, budget
-from pipeline.queue.attempts import ID_TAKEN, NOT_FOUND
+from pipeline.queue.attempts import NOT_FOUND
 from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
 from pipeline.queue.merge import Tally
@@ -335,6 +335,7 @@ class Work:
             repair["external_url"],
             repair["firectl"],
             self._combined(),
+            check_stop=self.context.hands.check_stop,
         )
         try:
             collected = ladder.climb(self.files, attempt, set(self.settling.asked(attempt.number)))
