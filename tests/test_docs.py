@@ -53,7 +53,12 @@ def reasons_table():
             asked.setdefault(reason, []).append(phase)
     for reason, phases in asked.items():
         source = inspect.getsource(reason).replace(reason.__doc__, "")
-        for helper, kind in (("_changed_input", "Run"), ("foreign.inputs(", "Refuse("), ("_repair(", "Repair(")):
+        for helper, kind in (
+            ("_changed_input", "Run"),
+            ("foreign.inputs(", "Refuse("),
+            ("_repair(", "Repair("),
+            ("stale_requests(", "Refuse("),
+        ):
             source = source.replace(helper, kind)
         kinds = (decision.Skip, decision.Run, decision.Repair, decision.Refuse)
         verbs = [kind.verb for kind in kinds if re.search(rf"\b{kind.__name__}\b", source)]
