@@ -28,7 +28,7 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 1,
     "score": 3,
-    "stats": 8,
+    "stats": 9,
     "costs": 2,
     "report": 8,
     "archive": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,50 @@ def test_grid_and_lattice_agree(name: str) -> None:
     for key in ("percentile_95", "bca_95"):
         assert grid[key] == pytest.approx(exact[key], abs=tolerance)
     assert grid["z0"] == pytest.approx(exact["z0"], abs=2e-3)
+
+
+def rates_of_uneven_samples(samples: int, n: int) -> tuple[np.ndarray, lattice.Lattice]:
+    """Deltas of *n* items of which each condition answered some of *samples* times, and their lattice."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(n)
+    answered = [rng.binomial(samples, 0.9, n).clip(1) for _ in range(2)]
+    control, treatment = (rng.binomial(number, difficulty) / number for number in answered)
+    deltas = np.round(treatment - control, 12) + 0.0
+    points = lattice.find(deltas, np.concatenate(answered).astype(float))
+    assert points is not None
+    return deltas, points
+
+
+def test_a_lattice_too_fine_to_be_held_gives_way_to_the_grid() -> None:
+    """With 16 samples, some missing, a step is 1/720,720: 300 items took 0.8 GB, and 10,000 more than 8 GB."""
+    deltas, points = rates_of_uneven_samples(16, 300)
+    low, high = sums.window(*lattice.count(points.steps), len(deltas))
+    assert high - low > 7 * sums.LARGEST_RESAMPLED
+    tracemalloc.start()
+    try:
+        ours = bootstrap.mean_intervals(deltas, points)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 4 * sums.LARGEST_RESAMPLED
+    finally:
+        tracemalloc.stop()
+    assert ours == bootstrap.mean_intervals(deltas, None)
+    assert (ours["method"], ours["exact"]) == ("grid", False)
+
+
+def test_beyond_what_is_held_the_grid_is_as_near_as_promised() -> None:
+    deltas, points = rates_of_uneven_samples(12, 1500)
+    n, se = len(deltas), float(np.std(deltas)) / math.sqrt(len(deltas))
+    ours = bootstrap.mean_intervals(deltas, points)
+    assert ours["method"] == "grid"
+    exact = sums.resampled(*lattice.count(points.steps), n)
+    ends = [exact.quantile(share) * points.step / n for share in (0.025, 0.975)]
+    cell = float(np.std(deltas)) / lattice.GRID_PER_SD / n
+    assert ours["percentile_95"] == pytest.approx(ends, abs=3e-4 * se + cell)
+    assert ours["z0"] == pytest.approx(stats.norm.ppf(exact.below(float(points.steps.sum()))), abs=2e-3)
+
+
+def test_ten_samples_of_two_thousand_items_are_still_exact() -> None:
+    deltas, points = rates_of_uneven_samples(10, 2000)
+    assert (round(1 / points.step), bootstrap.mean_intervals(deltas, points)["method"]) == (2520, "lattice")
 
 
 def test_ties_count_half_in_the_bias_correction() -> None:

@@ -20,6 +20,9 @@ from pipeline.statistics.numbers import ComplexArray, FloatArray, IntArray, as_p
 
 TAIL = 40.0  # e^-40 = 4e-18, below what a double can add to 1
 LARGEST_WINDOW = 1 << 19  # cells; about 30 ms. Beyond it the normal approximation or simulation is as good
+# Cells of a resampled sum worth holding for the sake of exactness: 0.4 s and 90 MB. 10 samples of 20,000 items with
+# some missing need 1.3 million; 16 samples of 10,000 would need 400 million, and memory ran out.
+LARGEST_RESAMPLED = 1 << 21
 _NEGLIGIBLE = -45.0  # log of a factor of the transform that can no longer matter
 
 
@@ -45,14 +48,19 @@ class SumDistribution:
         return self.first + len(self.probability) - 1 - _cut(self.probability[::-1], 1 - share)
 
 
-def resampled(first: int, probability: FloatArray, draws: int) -> SumDistribution:
-    """The distribution of the sum of *draws* independent integers, each *first* + j with *probability*[j]."""
+def window(first: int, probability: FloatArray, draws: int) -> tuple[int, int]:
+    """The lowest and the highest sum that `resampled` looks at: what it holds is as long as they are apart."""
     values = first + np.arange(len(probability))
     mean = float(probability @ values)
     variance = float(probability @ (values - mean) ** 2)
     half = _half_width(draws * variance, max(values[-1] - mean, mean - first))
     low = max(draws * first, math.floor(draws * mean - half))
-    high = min(draws * int(values[-1]), math.ceil(draws * mean + half))
+    return low, min(draws * int(values[-1]), math.ceil(draws * mean + half))
+
+
+def resampled(first: int, probability: FloatArray, draws: int) -> SumDistribution:
+    """The distribution of the sum of *draws* independent integers, each *first* + j with *probability*[j]."""
+    low, high = window(first, probability, draws)
     size = next_fast_len(high - low + 1, real=True)
     transform = rfft(probability, size)
     power = np.zeros_like(transform)
