@@ -158,13 +158,25 @@ def _check(item: Item, place: str) -> None:
 
 def _squad(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     document = _document(path)
+    # Over the whole file: titles repeat, or are all empty, where a file was put together from pieces, and every
+    # article's first paragraph was one cluster. Nor may a passage that stands there again be counted as another.
+    counted: Counter[str] = Counter()
+    named: dict[tuple[str, str], str] = {}
     for d, article in enumerate(_list(document, "data", str(path))):
         paragraphs = _list(article, "paragraphs", f"{path} data[{d}]")
-        title = str(article.get("title", d))
+        title = article.get("title")
+        title = str(d if title in (None, "") else title)
+        here: dict[tuple[str, str], str] = {}
         for p, paragraph in enumerate(paragraphs):
-            for q, entry in enumerate(_list(paragraph, "qas", f"{path} data[{d}].paragraphs[{p}]")):
+            entries = _list(paragraph, "qas", f"{path} data[{d}].paragraphs[{p}]")
+            passage = (title, str(paragraph.get("context")))
+            name = named.get(passage, f"{title}/{counted[title]}")
+            counted[title] += passage not in named
+            here[passage] = name
+            for q, entry in enumerate(entries):
                 place = f"{path} data[{d}].paragraphs[{p}].qas[{q}]"
-                yield place, partial(_squad_item, source, title, f"{title}/{p}", paragraph, entry)
+                yield place, partial(_squad_item, source, title, name, paragraph, entry)
+        named |= here  # only now: one article's paragraphs are told apart by their places, as ever
 
 
 def _squad_item(source: Mapping[str, Any], title: str, name: str, paragraph: Any, entry: Any) -> Item:

@@ -67,6 +67,35 @@ def test_squad_gives_open_book_items_that_cluster_by_paragraph(path):
     assert [item.title for item in (one, two, three)] == ["Norway", "Norway", "1"]
 
 
+def pieces(*articles):
+    """A SQuAD file of articles (title, passage ...), one question a passage."""
+    numbers = iter(range(100))
+    return {
+        "data": [
+            {"title": title, "paragraphs": [{"context": c, "qas": [question(f"q{next(numbers)}", c)]} for c in given]}
+            for title, *given in articles
+        ]
+    }
+
+
+def test_articles_of_one_title_do_not_share_their_paragraphs(path):
+    """40 passages, each an article "Normans" of its own, were one cluster: no interval and no test was left."""
+    items = read(path, "squad_v2", pieces(("T", "a"), ("T", "b"), ("U", "c", "d"), ("T", "e", "f")))
+    assert [item.paragraph for item in items] == ["T/0", "T/1", "U/0", "U/1", "T/2", "T/3"]
+    assert [item.title for item in items] == ["T", "T", "U", "U", "T", "T"]
+
+
+def test_an_empty_title_is_none(path):
+    items = read(path, "squad_v2", pieces(("", "a", "b"), (None, "c"), ("", "d")))
+    assert [(item.title, item.paragraph) for item in items] == [("0", "0/0"), ("0", "0/1"), ("1", "1/0"), ("2", "2/0")]
+
+
+def test_a_passage_that_is_given_again_with_another_question_stays_one_cluster(path):
+    """Files made from a table have an article a question; within an article, places tell paragraphs apart."""
+    items = read(path, "squad_v2", pieces(("T", "a"), ("T", "b"), ("T", "a"), ("U", "c", "c"), ("T", "d")))
+    assert [item.paragraph for item in items] == ["T/0", "T/1", "T/0", "U/0", "U/1", "T/2"]
+
+
 def test_nq_open_items_are_named_by_their_question(path):
     asked = "Où est Oslo ?"
     items = read(path, "nq_open", [{"question": text, "answer": ["Norway"]} for text in (asked, "b", asked)])
