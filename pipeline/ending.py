@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
-from pipeline.report.artifacts import Block, Json, answers_uncounted, blocks
+from pipeline.report.artifacts import Block, Json, answers_missing, answers_uncounted, blocks
 from pipeline.report.text import is_point, listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 
@@ -126,14 +126,13 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
         if significance.get("schema_version") != ours:
             continue
         places += _places(slug, significance)
-        failed = sum(part["failed"] for part in attempts["parts"])
         asked += sum(part["rows"] for part in attempts["parts"])
-        missing += failed
+        missing += answers_missing(significance)
         # Not by `usd`: the emulator's is 0 where a model has no list price, beside others that are example prices.
         if not costs["pricing"]["table_found"]:
             unpriced[costs["pricing"]["model_key"]] = None
             continue
-        uncounted += answers_uncounted(costs, failed)
+        uncounted += answers_uncounted(costs, sum(part["failed"] for part in attempts["parts"]))
         if costs["usd"] is not None:
             priced.append(costs["usd"])
     usd = None if (unpriced or uncounted) and not priced else sum(priced)

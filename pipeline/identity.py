@@ -32,7 +32,7 @@ FORMATS: Mapping[str, int] = {
     "costs": 2,
     "report": 8,
     "archive": 1,
-    "index": 4,
+    "index": 5,
 }
 
 # UPGRADES[n] turns what version n stored for a phase into what version n + 1 would have stored.

@@ -38,7 +38,7 @@ EVIL = [
     "</pre></main></svg><svg onload=alert(1)>",
 ]
 
-Answer = Callable[[RequestId, Mapping[str, Any]], "str | Failure | Truncated"]
+Answer = Callable[[RequestId, Mapping[str, Any]], "str | Failure | Filtered | Truncated"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Failure:
     """A request that got no response."""
 
     message: str
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A response that the provider's filter emptied: it came, and holds no answer."""
 
 
 @dataclass(frozen=True)
@@ -231,11 +236,11 @@ def _answer(paths: TrialPaths, trial: Trial, listed: Index, answer: Callable[[Re
     paths.attempts.write_bytes(jsonl.dumps_pretty({"schema_version": 1, "parts": entries}))
 
 
-def _result(name: str, given: str | Failure | Truncated, tokens: bool) -> dict[str, Any]:
+def _result(name: str, given: str | Failure | Filtered | Truncated, tokens: bool) -> dict[str, Any]:
     if isinstance(given, Failure):
         return {"error": {"code": 500, "message": given.message, "attempts": 1}}
-    text = given.text if isinstance(given, Truncated) else given
-    finish = "length" if isinstance(given, Truncated) else "stop"
+    text = given.text if isinstance(given, Truncated) else "" if isinstance(given, Filtered) else given
+    finish = {Truncated: "length", Filtered: "content_filter"}.get(type(given), "stop")
     usage = {"prompt_tokens": 20 + len(name), "completion_tokens": 1 + len(text.split())}
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
     response = {"id": f"r-{name}", "choices": [choice]}

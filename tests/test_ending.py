@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from report_kit import Failure, better, closed, make
+from report_kit import Failure, Filtered, better, closed, make
 
 from pipeline.ending import ending
 
@@ -31,6 +31,28 @@ def test_verdict_missing_answers_and_cost_are_told_by_place(tmp_path):
     ]
     assert all(line.isascii() for line, _ in lines)
     assert (found.as_json()["missing"], len(found.as_json()["verdicts"])) == (4, 4)
+
+
+def test_all_that_count_missing_answers_count_the_same(tmp_path):
+    """Answers that a filter took were missing in the report alone: overview and last words said "none of 144"."""
+
+    def answer(request, row):
+        if request.item_id == "c001":
+            return Failure("over capacity")
+        filtered = request.condition == "a" and request.item_id in ("c002", "o003", "o004")
+        return Filtered() if filtered or request.item_id == "c003" else better(request, row)
+
+    made = make(tmp_path, answer, treatments=("a", "b"), temperatures=(0, 0.5))
+    found = came_to(made)
+    missing = 2 * 3 * 2 + 2 * 3  # of c001 and c003 under all conditions, of three others under one
+    assert f"missing: {missing} of 144 answers" in [line for line, _ in found.lines()]
+    assert (found.as_json()["asked"], found.as_json()["missing"]) == (144, missing)
+    made.report()
+    made.overview()
+    assert f"{missing} requests (12.5%) have no response" in made.markdown
+    for page in (made.run.aggregate_report, made.run.index_html):
+        assert re.search(rf"144\D+{missing}\D", page.read_text().partition("Missing")[2])
+    assert found.as_json()["uncounted"] == 0  # a filtered answer has its tokens, and a failed request needs none
 
 
 def test_an_interval_without_width_is_no_certainty(tmp_path):

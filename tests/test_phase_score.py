@@ -206,7 +206,10 @@ def test_what_does_not_apply_is_empty(trial):
 )
 def test_means_and_stds_are_those_of_the_samples_with_a_response(texts, tmp_path_factory):
     trial, item = Trial(tmp_path_factory.mktemp("trial")), opened("q", "Oslo")
-    (row,) = trial.run([item], [said(item, text, sample=number) for number, text in enumerate(texts)])
+    # The other condition answers: a trial without any answer is an error.
+    rows = [said(item, given, condition, sample=number) for number, text in enumerate(texts)
+            for condition, given in (("control", text), ("treatment", "Oslo"))]  # fmt: skip
+    row, _ = trial.run([item], rows)
     values = {"Oslo": 1, "oslo.": 1, "in Oslo": 2 / 3, "Oslo city of Norway": 0.4, "unknown": 0}
     present = [text for text in texts if text is not None]
     f1 = [values[text] for text in present]
@@ -365,6 +368,23 @@ def test_predictions_that_do_not_fit_the_items_are_an_error_that_names_them(tria
     assert "Next: doit forget parse" in str(caught.value)
     assert trial.scores.read_text() == "old"
     assert not list(trial.scores.parent.glob(".*tmp"))
+
+
+def test_a_trial_without_any_answer_is_an_error_that_says_why(trial):
+    """All rows filtered ended with exit code 0 and "missing: none": the download had been fine."""
+    reasons = ["no text in the response (finish_reason content_filter)"] * 3 + ["500: " + "overloaded " * 50]
+    rows = [said(row, None, condition) for row in (A, B) for condition in ("control", "treatment")]
+    trial.scores.write_text("old")
+    trial.write([A, B], [row | {"error": reason} for row, reason in zip(rows, reasons, strict=True)])
+    with pytest.raises(ContractBroken) as caught:
+        trial.score()
+    assert (
+        "none of 4 requests has an answer; there is nothing to compare (3: no text in the response (finish_reason "
+        "content_filter); 1: 500: overloaded "
+    ) in str(caught.value)
+    assert "max_tokens" in str(caught.value)
+    assert "overloaded " * 10 not in str(caught.value)
+    assert trial.scores.read_text() == "old"
 
 
 @pytest.mark.parametrize(

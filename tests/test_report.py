@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, open_book
 
 from pipeline import custom_id, jsonl
+from pipeline.custom_id import RequestId
 from pipeline.errors import DamagedArtifact
 from pipeline.plain import visible
 from pipeline.report import plot, text
@@ -245,8 +246,12 @@ def test_missing_answers_are_counted_and_bounded(large: Made) -> None:
 def test_missing_answers_are_counted_by_their_reason(undrawn: Path, said: Any, shown: dict[str, int]) -> None:
     """One line an item id, and then "other reasons 1,900", told nothing."""
     names = ["who wrote it", "where-is-it", "o-3"]  # not every id holds a digit
-    items = [closed(number, id=name) for number, name in enumerate(names)]
-    made = make(undrawn, lambda request, row: Failure(said(request)), items=items, treatments=("cot",))
+    items = [closed(number, id=name) for number, name in enumerate([*names, "answered"])]
+
+    def answer(request: RequestId, row: Any) -> Any:
+        return "x" if request.item_id == "answered" else Failure(said(request))
+
+    made = make(undrawn, answer, items=items, treatments=("cot",))
     made.report()
     table = made.markdown.partition("Why answers are missing")[2].partition("###")[0]
     rows = re.findall(r"^\| `500: (.+)` \| (\d+) \|$", table, re.MULTILINE)

@@ -11,7 +11,7 @@ from pipeline import disk, jsonl
 from pipeline.config import Config
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
-from pipeline.report.artifacts import answers_uncounted, blocks, read_costs, read_significance
+from pipeline.report.artifacts import answers_missing, answers_uncounted, blocks, read_costs, read_significance
 from pipeline.report.html import page
 from pipeline.report.markdown import markdown
 from pipeline.report.overview import Entry, overview
@@ -44,7 +44,7 @@ def _entries(paths: TrialPaths, trial: Trial) -> Iterator[Entry]:
             alpha=significance["stats_config"]["alpha"],
             places={(b.type, b.temp): b for b in blocks(significance) if b.treatment == treatment},
             asked=sum(part["rows"] for part in parts),
-            missing=failed,
+            missing=answers_missing(significance),
             # Emulated without a list price, the cost is 0: no number to stand beside another's example price.
             usd=costs["usd"] if costs["pricing"]["table_found"] else None,
             priced=costs["pricing"]["table_found"],

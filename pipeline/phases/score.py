@@ -8,7 +8,8 @@ counts in n_missing and in nothing else. `abstain_rules` names what makes each a
 
 parse has made sure that predictions.csv holds every request that build made, so it defines the grid:
 every prepared item must stand there under every condition and temperature that occur, with samples 0
-to K-1 for one K. Anything else is an error that names ids, and the old file stays.
+to K-1 for one K. Anything else is an error that names ids, and the old file stays. So it does where no row at all
+holds an answer: its report could only say that there is nothing to compare.
 
 Memory grows with items: of an answer 16 bytes are kept, and a passage is read again when it is needed.
 """
@@ -53,6 +54,8 @@ _READ = ("type", "dataset", "item_id", "condition", "temp", "sample_index", "sta
 
 MAX_SAMPLES = 1_000  # per item, condition and temperature: the config's limit
 SHOWN = 5  # ids that an error message lists
+REASONS = 3  # why answers are missing, in an error message
+REASON_SHOWN = 100  # characters of each
 PASSAGES = 16  # passages kept ready: the questions of one paragraph follow each other
 
 _ANSWER = struct.Struct("<iiq")  # sample index, number of its outcome, hash of the normalised answer
@@ -99,12 +102,14 @@ def score(predictions: Path, prepared: Sequence[Path], target: Path, settings: S
     """Score every response of *predictions* against the *prepared* items and write *target*.
 
     The facts count items, responses, missing and truncated ones, and abstentions by rule. Raises
-    ContractBroken where predictions and items do not agree or a row is damaged; then *target* is
-    what it was.
+    ContractBroken where predictions and items do not agree, a row is damaged or none holds an answer; then
+    *target* is what it was.
     """
     items = _items(prepared)
     answers = _answers(predictions, items, settings)
     samples = _check(predictions, items, answers)
+    if answers.missing.total() == answers.rows:
+        raise _unanswered(predictions, answers.rows)
     with disk.replacing(target) as replacement:
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, quoting=csv.QUOTE_ALL)
@@ -223,17 +228,17 @@ def _answers(predictions: Path, items: Mapping[_Key, _Item], settings: ScoringSe
     return answers
 
 
-def _predictions(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(row number, the cells of _READ) for every row below the header; rows count from 1."""
+def _predictions(path: Path, columns: Sequence[str] = _READ) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """(row number, the cells of *columns*) for every row below the header; rows count from 1."""
     csv.field_size_limit(sys.maxsize)  # an answer may be longer than the module's default of 131,072 characters
     number = 0
     try:
         with disk.readable(path), open(path, encoding="utf-8", newline="") as stream:
             rows = csv.reader(stream, strict=True)
             header = next(rows, [])
-            if missing := [name for name in _READ if name not in header]:
+            if missing := [name for name in columns if name not in header]:
                 raise _broken(f"the columns {', '.join(missing)} are missing.", str(path))
-            cells = itemgetter(*map(header.index, _READ))
+            cells = itemgetter(*map(header.index, columns))
             for number, row in enumerate(rows, 1):
                 if len(row) != len(header):
                     raise _broken(f"{len(row)} cells instead of {len(header)}.", f"{path} row {number}")
@@ -359,6 +364,19 @@ def _name(key: _Key) -> str:
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _unanswered(predictions: Path, rows: int) -> ContractBroken:
+    said = Counter(unguard(error) for _, (error, _) in _predictions(predictions, ("error", "status")))
+    reasons = [f"{times:,}: {' '.join(text.split())[:REASON_SHOWN]}" for text, times in said.most_common(REASONS)]
+    return ContractBroken(
+        f"none of {rows:,} requests has an answer; there is nothing to compare ({'; '.join(reasons)}"
+        f"{'; ...' if len(said) > REASONS else ''}).",
+        where=str(predictions),
+        kept="No score was written. What came back, and may have been paid, is kept, with each reason in column error.",
+        hint="start a new run: other prompts or another model where a filter stopped it, a larger decoding.max_tokens "
+        "where it ended at `length` before it answered",
+    )
 
 
 def _broken(what: str, where: str) -> ContractBroken:

@@ -47,6 +47,16 @@ def read_costs(path: Path) -> Json:
     return _checked(path, "costs.schema", "costs")
 
 
+def answers_missing(significance: Json) -> int:
+    """How many answers the trial lacks, as its report counts them: failed requests and responses without a text."""
+    missing: dict[tuple[str, str, str], int] = {}
+    for block in blocks(significance):
+        for side, condition in (("control", significance["control"]), ("treatment", block.treatment)):
+            # By condition: every treatment's block counts the control again.
+            missing[block.temp, block.type, condition] = block.data["samples"][side]["missing"]
+    return sum(missing.values())
+
+
 def answers_uncounted(costs: Json, failed: int) -> int:
     """How many answers have no token counts, and so no price, when *failed* requests have no answer."""
     return max(0, int(costs["unpriced_rows"]) - failed)
