@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 try:
-    from pipeline import console, graph, jsonl
+    from pipeline import console, graph
 except ModuleNotFoundError as error:
     from pipeline.plain import lacking
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(chosen.run(chosen) or EXIT_DONE)
     except TrialmakeError as error:
         if "--json" in given:
-            console.say(jsonl.dumps_pretty(error.as_json()).decode().rstrip())
+            console.say(console.as_json(error.as_json()))
         console.warn(f"ERROR: {error}")
         return error.exit_code
     except KeyboardInterrupt:
@@ -140,7 +140,7 @@ def _power_arguments(power: argparse.ArgumentParser) -> None:
 
 def _show(chosen: Chosen, document: Any, text: Iterable[str]) -> None:
     if chosen.json:
-        console.say(jsonl.dumps_pretty(document).decode().rstrip())
+        console.say(console.as_json(document))
     else:
         for line in text:
             console.say(line)
@@ -179,7 +179,8 @@ def _config(chosen: Chosen) -> None:
         trials = [trial.slug for trial in checked.trials]
         _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])
     else:
-        _show(chosen, dict(checked.values), config.as_yaml(checked).splitlines())
+        # In one piece: a line of a prompt must not be folded where the terminal is narrow.
+        _show(chosen, dict(checked.values), [config.as_yaml(checked).removesuffix("\n")])
 
 
 def _completion(chosen: Chosen) -> None:

@@ -27,7 +27,7 @@ from doit import cmd_forget, cmd_help, cmd_info, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 from doit.cmdparse import CmdParseError
 
-from pipeline import command_line, console, doit_state, jsonl, opening, request, tasks
+from pipeline import command_line, console, doit_state, opening, request, tasks
 from pipeline.errors import EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
 from pipeline.plain import lacking
 from pipeline.reporter import ReaderGone, say
@@ -208,7 +208,7 @@ def _plan(words: list[str]) -> int:
         return _reading(_print_plan)
     except TrialmakeError as error:
         if tasks.variables().json:
-            say(jsonl.dumps_pretty(error.as_json()).decode().rstrip())
+            say(console.as_json(error.as_json()))
         raise
 
 
@@ -218,7 +218,7 @@ def _print_plan() -> int:
     opened = tasks.load()
     planned = plan.plan(opened)
     if opened.request.json:
-        say(jsonl.dumps_pretty(plan.as_json(planned)).decode().rstrip())
+        say(console.as_json(plan.as_json(planned)))
     else:
         for line in plan.as_text(planned):
             say(line)

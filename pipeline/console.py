@@ -7,13 +7,15 @@ do not say; it is left out where `NO_COLOR` is set, on a dumb terminal, and wher
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import textwrap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.plain import visible
+from pipeline import jsonl
+from pipeline.plain import INVISIBLE, visible
 
 if TYPE_CHECKING:  # a tenth of a second, for what only a terminal needs
     from rich.console import Console
@@ -37,6 +39,15 @@ def warn(text: str) -> None:
     """A line on standard error: what is not a result."""
     draw()
     print(visible(text), file=sys.stderr, flush=True)
+
+
+def as_json(value: Any, *, pretty: bool = True) -> str:
+    """*value* as JSON to print, the same value for whoever parses it.
+
+    Our escapes (`\\xad`) mean nothing in JSON, so what would act unseen stands there as JSON's own (`\\u00ad`).
+    """
+    text = (jsonl.dumps_pretty(value) if pretty else jsonl.dumps(value)).decode().rstrip()
+    return INVISIBLE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def draw(*lines: str | Text) -> None:

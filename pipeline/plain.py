@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 # Controls but newline and tab, soft hyphen, bidirectional marks, overrides and isolates, zero-width and
 # invisible characters (but the joiners that scripts and emoji need), line and paragraph separators, tags,
 # lone surrogates. Written out instead of asking `unicodedata`, whose answers change with Python's version.
-_INVISIBLE = re.compile(
+INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
@@ -26,7 +26,7 @@ WORDS_SHOWN = 300  # characters of a service's own words in a message
 
 def visible(text: str) -> str:
     """*text* with every character that would act unseen as an escape such as `\\x1b` or `\\u202e`."""
-    return _INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    return INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def readable(words: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
-from pipeline import console, doit_state, graph, jsonl, notes
+from pipeline import console, doit_state, graph, notes
 from pipeline.decision import Decision, Refuse, Repair, Run, Skip
 from pipeline.errors import (
     EXIT_BUDGET,
@@ -184,7 +184,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
                 "reports": [report.as_posix() for report in reports],
                 "next": going_on,
             }
-            self.write(f"{jsonl.dumps(event).decode()}\n")
+            self.write(f"{console.as_json(event, pretty=False)}\n")
 
     def _results(self) -> dict[str, Any] | None:
         """Say what the finished trials came to; None while there are none."""

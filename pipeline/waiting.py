@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pipeline import console, jsonl
+from pipeline import console
 from pipeline.queue.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def shown(
         nonlocal told, told_at, line
         if as_json:
             if progress is not None:
-                say(jsonl.dumps(progress.as_json()).decode())
+                say(console.as_json(progress.as_json(), pretty=False))
         elif console.is_terminal() and alone():
             console.draw(*(() if progress is None else drawn(progress)))
         elif progress is not None:

@@ -12,12 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+from pipeline.plain import INVISIBLE
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
 
-# Controls but tab and line feed, the other line ends of Unicode, BOM and non-characters.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# What YAML reads as something else when it stands there bare (controls, line ends of Unicode, BOM, non-characters),
+# and what a terminal is shown as an escape: between double quotes both are escapes that YAML reads back.
+_UNPRINTABLE = re.compile(f"{INVISIBLE.pattern}|[\ufffe\uffff]")
 
 
 def load(text: str, *, where: str, hint: str | None = None) -> Any:
@@ -58,7 +60,7 @@ def _yaml() -> Any:
 def _represent_text(representer: Any, text: str) -> Any:
     style: str | None = None
     if _UNPRINTABLE.search(text):
-        style = '"'  # as escapes: YAML takes a bare NEL or U+2028 for a line end and gives it back as something else
+        style = '"'
     elif "\n" in text and not re.search(r"^\s|[ \t](\n|\Z)", text):
         style = "|"  # a prompt of several lines stays readable in the frozen file
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)

@@ -1,11 +1,13 @@
 """What is a result goes to standard output, what is not to standard error, and nobody is asked who is not there."""
 
 import io
+import json
 import sys
 
 import pytest
 
 from pipeline import console
+from pipeline.plain import visible
 
 
 class Terminal(io.StringIO):
@@ -27,6 +29,18 @@ def test_results_and_messages_go_different_ways(capsys):
     console.say("a result")
     console.warn("a message")
     assert capsys.readouterr() == ("a result\n", "a message\n")
+
+
+def test_json_is_json_whatever_it_holds(capsys):
+    """Shown as other text is, a soft hyphen in a run's name made a document that no parser took."""
+    value = {"name \xad": ["\x1b[2J \x7f \x85 \ufeff \u202e \u2028 \U000e0041 \t\n", "\\", "é 漢字 👩\u200d🚀 \uffff"]}
+    for pretty in (True, False):
+        console.say(console.as_json(value, pretty=pretty))
+        out = capsys.readouterr().out
+        assert json.loads(out) == value
+        assert visible(out) == out
+        assert "é 漢字 👩\u200d🚀" in out
+        assert out.count("\n") == (1 if not pretty else 7)
 
 
 @pytest.mark.parametrize(

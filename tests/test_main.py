@@ -16,15 +16,20 @@ import pytest
 import run_kit
 
 from pipeline import __main__ as program
-from pipeline import errors, lock
+from pipeline import errors, lock, yaml_text
+from pipeline.plain import visible
 
 RID, TRIAL = run_kit.RID, run_kit.TRIAL
+# A soft hyphen, a control of the second kind, a tag and a line end of Unicode, as text copied from the web may hold.
+UNSEEN = "Answer\xad brief\x85ly,  with é and 漢字\U000e0041.\u2028Then stop. \\"
+CONFIG = run_kit.CONFIG.replace("Answer briefly.", f'"{UNSEEN.encode("unicode_escape").decode()}"')
+CONFIG = CONFIG.replace("name: tiny", 'name: "ti\\xadny"')
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder with a finished run. Its environment is nobody's."""
-    folder = run_kit.tiny(tmp_path_factory.mktemp("runs"))
+    folder = run_kit.tiny(tmp_path_factory.mktemp("runs"), CONFIG)
     ran = run_kit.doit(folder, f"rid={RID}", "config=experiment.yaml", "poll=0.05")
     assert ran.code == 0, ran.out + ran.err
     return folder
@@ -102,6 +107,7 @@ def test_a_command_that_looks_says_what_there_is_and_writes_nothing(finished, ca
     code, out, err = call(*words, "--json")
     assert (code, err) == (0, "")
     assert holds(json.loads(out))
+    assert visible(out) == out
     assert run_kit.files(finished) == before
 
 
@@ -239,6 +245,16 @@ def test_what_config_show_prints_is_a_config(call, tmp_path):
     for name in ("closed.jsonl", "open.jsonl"):
         shutil.copy(name, tmp_path)
     assert call("config", "check", str(tmp_path / "experiment.yaml"))[0] == 0
+
+
+def test_config_show_prints_a_prompt_that_reads_back_as_the_same(call):
+    """A soft hyphen came out as the four characters `\\xad`: as a config another prompt, and no JSON at all."""
+    _, as_yaml, _ = call("config", "show")
+    _, as_json, _ = call("config", "show", "--json")
+    assert visible(as_yaml) == as_yaml
+    for shown in (yaml_text.load(as_yaml, where="shown"), json.loads(as_json)):
+        assert shown["name"] == "ti\xadny"
+        assert shown["prompt_sets"]["default"]["control"]["text"] == UNSEEN
 
 
 def test_a_runs_frozen_config_is_read_where_the_original_lay(call):
