@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     parser = _parser()
     try:
+        console.show_anything()
         chosen, rest = parser.parse_known_args([word for word in given if word != "--debug"])
         if chosen.run is None:
             parser.print_help()
@@ -165,7 +166,7 @@ def _doctor(chosen: Chosen) -> int:
 
 
 def _config(chosen: Chosen) -> None:
-    from pipeline import config, environment, settings
+    from pipeline import config, environment, settings, yaml_text
 
     if chosen.action == "settings":
         listed = settings.settings()
@@ -179,8 +180,11 @@ def _config(chosen: Chosen) -> None:
         trials = [trial.slug for trial in checked.trials]
         _show(chosen, {"path": str(path), "trials": trials}, [f"{path}: valid; trials: {', '.join(trials)}"])
     else:
+        shown = config.as_yaml(checked)
+        if not console.is_unicode():
+            shown = yaml_text.in_ascii(shown)
         # In one piece: a line of a prompt must not be folded where the terminal is narrow.
-        _show(chosen, dict(checked.values), [config.as_yaml(checked).removesuffix("\n")])
+        _show(chosen, dict(checked.values), [shown.removesuffix("\n")])
 
 
 def _completion(chosen: Chosen) -> None:

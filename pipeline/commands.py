@@ -407,6 +407,7 @@ def _undisturbed() -> Iterator[None]:
 def _guarded(work: Callable[[], int]) -> int:
     """Run a command; an error the user can mend is one message, not a traceback."""
     try:
+        console.show_anything()
         code = work()
         sys.stdout.flush()  # here, where a reader that has gone is understood, and not when Python ends
         return code

@@ -7,6 +7,7 @@ do not say; it is left out where `NO_COLOR` is set, on a dumb terminal, and wher
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -23,10 +24,22 @@ if TYPE_CHECKING:  # a tenth of a second, for what only a terminal needs
 
 QUIET, GOOD, BAD, WARNING, STRONG = "dim", "green", "bold red", "yellow", "bold"
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
+_NOT_ASCII = re.compile(r"[^\n -~]")
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")  # between two columns
 _NARROW, _LEAST = 40, 20  # columns: no terminal is narrower than the first, no last column than the second
 
 _drawn = 0  # the lines of `draw` that the cursor stands at the end of
+
+
+def show_anything() -> None:
+    """From now on, what the encoding of standard output or error lacks is shown as an escape.
+
+    A name or a path may hold any character, and an encoding of the environment (`PYTHONIOENCODING=ascii`, an old
+    locale) must not end a run that has begun.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
@@ -44,10 +57,11 @@ def warn(text: str) -> None:
 def as_json(value: Any, *, pretty: bool = True) -> str:
     """*value* as JSON to print, the same value for whoever parses it.
 
-    Our escapes (`\\xad`) mean nothing in JSON, so what would act unseen stands there as JSON's own (`\\u00ad`).
+    Our escapes (`\\xad`) mean nothing in JSON, so what would act unseen, or standard output cannot encode, stands
+    there as JSON's own (`\\u00ad`).
     """
     text = (jsonl.dumps_pretty(value) if pretty else jsonl.dumps(value)).decode().rstrip()
-    return INVISIBLE.sub(lambda match: json.dumps(match.group())[1:-1], text)
+    return (INVISIBLE if is_unicode() else _NOT_ASCII).sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def draw(*lines: str | Text) -> None:
@@ -73,7 +87,7 @@ def bar(before: str, share: float, after: str) -> Text:
     room = min(_LONGEST_BAR, _width() - line.cell_len - end.cell_len)
     if room >= _SHORTEST_BAR:
         filled = min(room, int(room * share))
-        full, empty = "━─" if _console().encoding.startswith("utf") else "#-"
+        full, empty = "━─" if is_unicode() else "#-"
         line.append(full * filled, GOOD)
         line.append(empty * (room - filled), QUIET)
     line.append_text(end)
@@ -114,6 +128,11 @@ def folded(line: str) -> str:
 def is_terminal() -> bool:
     """Whether standard output is a terminal where a line can be drawn over."""
     return sys.stdout.isatty() and not _console().is_dumb_terminal
+
+
+def is_unicode() -> bool:
+    """Whether standard output can show every character."""
+    return (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def ask(question: str) -> bool:

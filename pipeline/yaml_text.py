@@ -36,8 +36,19 @@ def load(text: str, *, where: str, hint: str | None = None) -> Any:
 
 def dump(value: Any) -> str:
     """*value* as block style YAML; `load` gives the same value back."""
+    return _dumped(value, _yaml())
+
+
+def in_ascii(text: str) -> str:
+    """The YAML *text* with everything that is not ASCII as an escape: for a terminal that could not show it."""
+    yaml = _yaml()
+    yaml.allow_unicode = False
+    return _dumped(_parsed(text), yaml)
+
+
+def _dumped(value: Any, yaml: Any) -> str:
     stream = io.StringIO()
-    _yaml().dump(value, stream)
+    yaml.dump(value, stream)
     return stream.getvalue()
 
 

@@ -31,6 +31,22 @@ def test_results_and_messages_go_different_ways(capsys):
     assert capsys.readouterr() == ("a result\n", "a message\n")
 
 
+def test_what_an_encoding_lacks_is_an_escape_and_json_stays_json(monkeypatch):
+    """With PYTHONIOENCODING=ascii a name with an umlaut ended in a traceback, when the run had just been made."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    console.show_anything()
+    console.say("Grüße 漢")
+    console.warn("é")
+    value = {"Grüße": "漢 🚀 \x7f \xad"}
+    console.say(console.as_json(value, pretty=False))
+    said, document = streams[0].buffer.getvalue().decode("ascii").splitlines()
+    assert said == r"Gr\xfc\xdfe \u6f22"
+    assert json.loads(document) == value
+    assert streams[1].buffer.getvalue() == b"\\xe9\n"
+
+
 def test_json_is_json_whatever_it_holds(capsys):
     """Shown as other text is, a soft hyphen in a run's name made a document that no parser took."""
     value = {"name \xad": ["\x1b[2J \x7f \x85 \ufeff \u202e \u2028 \U000e0041 \t\n", "\\", "é 漢字 👩\u200d🚀 \uffff"]}

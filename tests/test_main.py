@@ -257,6 +257,29 @@ def test_config_show_prints_a_prompt_that_reads_back_as_the_same(call):
         assert shown["prompt_sets"]["default"]["control"]["text"] == UNSEEN
 
 
+def test_an_encoding_that_lacks_a_character_stops_no_command(finished, tmp_path):
+    """A note on a path with an umlaut ended `doit` in a traceback, and `runs` said "This is a bug"."""
+    folder = tmp_path / "here"
+    shutil.copytree(finished, folder)
+    local = folder / "experiment.yaml"
+    local.write_text(local.read_text().replace("open.jsonl", "öpen.jsonl").replace("ti\\xadny", "Grüße 漢"))
+    shutil.copy(folder / "open.jsonl", folder / "öpen.jsonl")
+
+    def run(*words):
+        surroundings = {**run_kit.environment(), "PYTHONIOENCODING": "ascii"}
+        command = [sys.executable, "-m", *words]
+        ran = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        return ran.stdout.decode("ascii")
+
+    assert r"sources[1].path: open.jsonl -> \xf6pen.jsonl" in run("doit", "only=prepare")
+    assert r"ti\xadny" in run("pipeline", "runs")
+    shown = yaml_text.load(run("pipeline", "config", "show"), where="shown")
+    assert shown["name"] == "Grüße 漢"
+    assert shown["prompt_sets"]["default"]["control"]["text"] == UNSEEN
+    assert json.loads(run("pipeline", "config", "show", "--json")) == shown
+
+
 def test_a_runs_frozen_config_is_read_where_the_original_lay(call):
     """A refused run advises to start the next one from it; its question files were then looked for beside it."""
     frozen = f"experiments/run_{RID}/experiment.yaml"
