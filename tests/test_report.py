@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -635,6 +636,20 @@ def test_figures_are_well_formed_and_load_nothing(hostile: Made, large: Made) ->
 
 
 # --- determinism -------------------------------------------------------------------------------------
+
+
+def test_a_label_is_drawn_as_it_is_called(tmp_path: Path) -> None:
+    """`#010203` was shown as `var(--ink)`, U+FFFF made the file no XML, and 数 warned of a glyph on the terminal."""
+    names = ["#010203", 'a id="b', "url(#x", 'href="#y', "font: 9px z", "z\uffff", "数据集", "مجموعة"]
+    items = [closed(number, dataset=names[number % len(names)]) for number in range(2 * len(names))]
+    made = make(tmp_path, better, items=items)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.report()
+    root = ElementTree.fromstring((made.paths.figures / "forest-datasets.svg").read_text())
+    labels = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    for name in names:
+        assert any(name.replace("\uffff", "\ufffd") in (label or "") for label in labels), name
 
 
 def test_the_same_artifacts_give_the_same_bytes(tmp_path: Path, large: Made) -> None:

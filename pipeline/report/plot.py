@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,13 +84,24 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar sign in a data set's name is a dollar sign
 }
 
+# The font serves to measure; whoever reads the page has fonts for what it lacks (3.9 also says so of whole scripts).
+_NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support \w+ natively"
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_REWRITTEN = re.compile(
+    r">[^<]*"  # no attribute but text, which stays what it is: a data set may be called `#010203`
+    r'|(?P<reference>\bid="|url\(#|href="#)'
+    r'|(?P<font>font: [^;"]*?[\d.]+px)[^;"]*'
+    rf"|(?P<colour>{'|'.join(_VARIABLES)})"
+)
+
 _lock = threading.Lock()  # matplotlib's settings are one global; `doit -n` may draw two trials in threads
 
 
 def draw(name: str, height: float, paint: Callable[[Figure], None]) -> str:
     """The SVG element that *paint* makes on a canvas of WIDTH x *height* inches; *name* makes its ids unique."""
     stream = io.StringIO()
-    with _lock, matplotlib.rc_context():
+    with _lock, matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NO_GLYPH, UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": name})
         canvas = Figure(figsize=(WIDTH, height))
@@ -141,10 +153,12 @@ def _themed(text: str, name: str) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<svg ", '<svg aria-hidden="true" ', text, count=1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r"(font: [^;\"]*?[\d.]+px)[^;\"]*", r"\1 var(--font)", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text
+    return _REWRITTEN.sub(lambda match: _rewritten(match, name), _NOT_IN_XML.sub("\ufffd", text))
+
+
+def _rewritten(match: re.Match[str], name: str) -> str:
+    if reference := match["reference"]:
+        return f"{reference}{name}-"
+    if font := match["font"]:
+        return f"{font} var(--font)"
+    return f"var(--{_VARIABLES[match['colour']]})" if match["colour"] else match.group()
