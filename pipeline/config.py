@@ -7,7 +7,7 @@ run's folder; from then on the run lives by its frozen file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,15 @@ def _put(document: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 
 def _filled(value: Any, node: Mapping[str, Any]) -> Any:
-    """*value* with the schema's defaults put in wherever a key is absent."""
+    """*value* with the schema's defaults put in wherever a key is absent, and its whole numbers as int.
+
+    To a schema `1e4` and `2.0` are integers, to Python they are floats: no size of an array, no end of a slice, and
+    `100.0` in a request. So they are made what the schema says here, before anything uses, sends or freezes them.
+    """
     if "$ref" in node:
         node = {**_resolve(node["$ref"]), **{key: item for key, item in node.items() if key != "$ref"}}
+    for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        value = _filled(value, branch)  # what a branch says of a value of another kind changes nothing of it
     if isinstance(value, dict):
         properties = node.get("properties", {})
         extra = node.get("additionalProperties")
@@ -160,7 +166,14 @@ def _filled(value: Any, node: Mapping[str, Any]) -> Any:
         return filled
     if isinstance(value, list) and isinstance(node.get("items"), dict):
         return [_filled(item, node["items"]) for item in value]
+    if isinstance(value, float) and value.is_integer() and _is_whole(node.get("type", ())):
+        return int(value)
     return value
+
+
+def _is_whole(kinds: str | Sequence[str]) -> bool:
+    """Whether the `type` of a schema allows whole numbers and no others."""
+    return "integer" in kinds and "number" not in kinds
 
 
 def _resolve(reference: str) -> Mapping[str, Any]:

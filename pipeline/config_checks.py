@@ -26,6 +26,7 @@ _OWN_SETTING = {
 
 def problems(values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the *values* of a config with all defaults that its schema finds in order."""
+    yield from beyond_json(values)  # again: 1e300 is a whole number to the schema, and made one of 301 digits by now
     yield from _duplicate_names(values)
     yield from _missing_controls(values)
     yield from _replay_for_nobody(values)

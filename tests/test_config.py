@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline import config, environment, jsonl
+from pipeline import config, environment, identity, jsonl
 from pipeline.errors import ConfigError, UnreadableFile
 from pipeline.paths import resource
 
@@ -134,6 +134,7 @@ MISTAKES = {
     MINIMAL + "temperatures: [.nan]": "temperatures[0]: nan is not a number that can be used",
     MINIMAL + "budget: {max_usd: .inf}": "budget.max_usd: inf is not a number that can be used",
     MINIMAL + "statistics: {seed: 99999999999999999999}": "statistics.seed: a whole number beyond 64 bits",
+    MINIMAL + "statistics: {seed: 1e300}": "statistics.seed: a whole number beyond 64 bits",
     MINIMAL + "decoding: {extra: {logit_bias: {50256: -100}}}": (
         "decoding.extra.logit_bias: the key 50256 is not text; write it in quotes"
     ),
@@ -213,6 +214,59 @@ def test_recorded_answers_are_wanted_of_a_new_run_with_the_emulator_only(folder)
     (folder / "a.jsonl").touch()
     (folder / "b.json").touch()
     assert read(folder, recorded, new_run=True).values == found.values
+
+
+def places(node, place=()):
+    """(place, node) of everything that the schema *node* describes by name; "0" stands for the items of a list."""
+    if "$ref" in node:
+        node = {**config._resolve(node["$ref"]), **node}
+    yield place, node
+    for key, inner in node.get("properties", {}).items():
+        yield from places(inner, (*place, key))
+    for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from places(branch, place)
+    if isinstance(node.get("items"), dict):
+        yield from places(node["items"], (*place, "0"))
+
+
+WHOLE = {place: node for place, node in places(config.schema.load(config.SCHEMA)) if "integer" in node.get("type", ())}
+NEEDED = {
+    "sources": {"dataset": "quiz", "format": "csv", "path": "quiz.csv"},
+    "trials": {"model": "small", "prompt_set": "default"},
+}
+LIMIT = {"closed": 2, "open": 2}
+
+
+def with_value(place, value):
+    """A change of the minimal config that has *value* in *place*."""
+    for key in reversed(place[1:]):
+        value = [value] if key == "0" else {**(LIMIT if key in LIMIT else {}), key: value}
+    return {place[0]: [{**NEEDED[place[0]], **value[0]}] if place[0] in NEEDED else value}
+
+
+@pytest.mark.parametrize("place", WHOLE, ids=map(".".join, WHOLE))
+def test_a_whole_number_may_be_written_with_a_point_and_is_one(folder, place):
+    """`1e4` is an integer to the schema: it passed, was sent as `100.0`, and statistics failed once all was paid."""
+    number = WHOLE[place].get("minimum", 1)
+    found = checked(folder, **with_value(place, float(number)))
+    assert config.frozen_text(found) == config.frozen_text(checked(folder, **with_value(place, number)))
+    assert [jsonl.dumps(dict(trial.decoding)).count(b".0") for trial in found.trials] == [0]
+
+
+def test_a_run_that_was_frozen_with_a_point_in_a_whole_number_has_the_same_settings(folder):
+    text = config.frozen_text(checked(folder, statistics={"bootstrap_samples": 10000}, decoding={"max_tokens": 100}))
+    older = text.replace(b"bootstrap_samples: 10000", b"bootstrap_samples: 1e+4").replace(b": 100\n", b": 100.0\n")
+    assert older.count(b"1e+4") == older.count(b"100.0") == 1
+    (folder / "frozen.yaml").write_bytes(older)
+    found = config.read_frozen(folder / "frozen.yaml", base=folder)
+    assert config.frozen_text(found) == text
+    before = {"max_tokens": 100.0, "bootstrap_samples": 1e4}  # what such a run recorded of itself
+    assert identity.differences(before, {"max_tokens": 100, "bootstrap_samples": 10000}) == []
+
+
+def test_a_number_of_no_setting_of_ours_stays_as_it_is_written(folder):
+    found = checked(folder, decoding={"extra": {"penalty": 1.0}, "top_p": 1.0}, temperatures=[0.0])
+    assert jsonl.dumps(dict(found.trials[0].decoding)) == b'{"extra":{"penalty":1.0},"top_p":1.0}'
 
 
 def test_bytes_that_are_no_text_are_named(folder):
