@@ -2,15 +2,21 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paired_data import row, written
 from ruamel.yaml import YAML
 
 from pipeline import config, environment, identity, jsonl
 from pipeline.errors import ConfigError, UnreadableFile
 from pipeline.paths import resource
+from pipeline.scoring.abstention_patterns import VERSIONS
+from pipeline.statistics.analysis import analyse
+from pipeline.statistics.settings import StatisticsSettings
+from pipeline.statistics.table import read_scores
 
 MINIMAL = """\
 models: [{id: accounts/lab/models/small}]
@@ -151,6 +157,11 @@ MISTAKES = {
     MINIMAL + "temperatres: [1]": "temperatres: unknown key; did you mean 'temperatures'?",
     MINIMAL + "provider: firewrks": "provider: 'firewrks' is not one of emulator, fireworks; did you mean 'fireworks'?",
     MINIMAL + "temperatures: [-1]": "temperatures[0]: -1 is below 0",
+    # each of these passed, and failed in score or stats once all was paid
+    MINIMAL + "scoring: {abstention_patterns: 2}": "scoring.abstention_patterns: 2 is not one of 1",
+    MINIMAL + "statistics: {target_deltas: [0.01, 1e-10]}": "statistics.target_deltas[1]: 1e-10 is below 1e-06",
+    MINIMAL + "statistics: {target_deltas: [1e300]}": "statistics.target_deltas[0]: 1e+300 is above 1",
+    MINIMAL + "statistics: {alpha: 1e-17}": "statistics.alpha: 1e-17 is below 1e-12",
     MINIMAL + "temperatures: [0, 0.0]": "temperatures: [0, 0.0] has non-unique elements",
     MINIMAL + "temperatures: [0.1234567, 0.1234568]": "temperatures: 0.123457 stands there twice",
     MINIMAL + "control: base": "prompt_sets.default: there is no condition 'base' (the control)",
@@ -214,6 +225,32 @@ def test_recorded_answers_are_wanted_of_a_new_run_with_the_emulator_only(folder)
     (folder / "a.jsonl").touch()
     (folder / "b.json").touch()
     assert read(folder, recorded, new_run=True).values == found.values
+
+
+def test_the_schema_allows_the_versions_of_the_abstention_patterns_that_there_are():
+    """A version that the code does not have was refused in score, after submit."""
+    allowed = config.schema.load(config.SCHEMA)["properties"]["scoring"]["properties"]["abstention_patterns"]
+    assert allowed["enum"] == [*VERSIONS]
+
+
+@pytest.mark.parametrize("pairs", [2, 12, 300])
+@pytest.mark.parametrize(
+    "statistics",
+    [{"alpha": 1e-12}, {"alpha": math.nextafter(0.5, 0)}, {"power": 5e-324}, {"power": math.nextafter(1, 0)},
+     {"target_deltas": [1e-6, 1]}, {"margins": {"em": 5e-324, "f1": 1e308}}],
+    ids=str,
+)  # fmt: skip
+def test_the_farthest_statistics_that_the_schema_allows_can_be_computed(folder, statistics, pairs):
+    """An alpha of 1e-17 made an interval infinite, a delta of 1e-10 a number of items that JSON does not have."""
+    few = {"bootstrap_samples": 1000, "permutation_samples": 1000}
+    section = StatisticsSettings.of(checked(folder, statistics={**few, **statistics})["statistics"])
+    rows = [
+        row(f"q{number}", condition, type="closed", em=score, f1=score, n_samples=2)
+        for number in range(pairs)
+        for condition, score in (("control", number % 3 / 2), ("treatment", 2 * number % 3 / 2))
+    ]
+    found = analyse(read_scores(written(folder / "scores.csv", rows)), section, "control", ["treatment"])
+    assert config.schema.problems_in(jsonl.dumps_pretty(found), "significance.schema") == []
 
 
 def places(node, place=()):

@@ -46,7 +46,7 @@ def test_a_valid_document_has_no_problems():
         ({"temperatures": [0, 0]}, "temperatures: [0, 0] has non-unique elements"),
         ({"samples_per_item": 1.5}, "samples_per_item: found 1.5, expected integer"),
         ({"samples_per_item": True}, "samples_per_item: found True, expected integer"),
-        ({"statistics": {"alpha": 0}}, "statistics.alpha: 0 must be above 0"),
+        ({"statistics": {"power": 0}}, "statistics.power: 0 must be above 0"),
         ({"statistics": {"alpha": 0.5}}, "statistics.alpha: 0.5 must be below 0.5"),
         (
             {"decoding": {"max_tokens": {"closed": 5}}},
