@@ -130,17 +130,25 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
 
 
 def _sparse(response: dict[str, Any]) -> tuple[str, str, Any, str]:
-    """Request id, finish reason, text (or what stands in its place) and token cells, of a response that lacks some."""
+    """Request id, finish reason, text (or what stands in its place) and token cells, of a response that lacks some.
+
+    What is of another shape than the service's own counts as absent: it was paid for and cannot be asked for again, so
+    one such row must not keep all the others from being used.
+    """
     choices = response.get("choices")
-    choice = choices[0] if choices else {}
-    message = choice.get("message")
-    counts = response.get("usage") or {}
-    details = counts.get("prompt_tokens_details") or {}
+    choice = _named(choices[0]) if isinstance(choices, list) and choices else {}
+    counts = _named(response.get("usage"))
+    details = _named(counts.get("prompt_tokens_details"))
     numbers = (*map(counts.get, ("prompt_tokens", "completion_tokens", "total_tokens")), details.get("cached_tokens"))
     # What the provider did not say stays empty, it is not 0.
     tokens = ",".join(f'"{number if type(number) is int else ""}"' for number in numbers)
-    text = message.get("content") if message else None
+    text = _named(choice.get("message")).get("content")
     return str(response.get("id") or ""), str(choice.get("finish_reason") or ""), text, tokens
+
+
+def _named(value: Any) -> dict[str, Any]:
+    """*value* where it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 @lru_cache(4096)  # a run has few conditions, temperatures, samples and types, and millions of rows
