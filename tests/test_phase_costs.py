@@ -322,6 +322,32 @@ def test_what_nobody_counted_is_in_no_sum_and_was_not_spent_on_nothing(quick_pat
     assert found["attempts"]["spent_on_unused_rows_usd"] is None
 
 
+@pytest.mark.parametrize(
+    ("tokens", "unpriced", "usd"),
+    [
+        ((100, 10, 110, 5000), 0, 400 * CACHED + 40 * OUT),
+        ((100, 10, -1, -5), 0, 400 * IN + 40 * OUT),
+        ((-100, 10, 110, 0), 4, None),
+        ((100, -10, 110, 0), 4, None),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_counts_that_cannot_be_make_no_run_cheaper(quick_path, tokens, unpriced, usd, older):
+    """They ended in an invalid costs.json at every try, or were subtracted from what the others cost."""
+    small = Priced(quick_path)
+    small.used(lambda name: tokens if "control" in name else (100, 10, 110))
+    if older:  # as parse once wrote them
+        cells = ",".join(f'"{count}"' for count in tokens)
+        lines = small.paths.usage.read_text().splitlines()
+        lines = [line.partition(',"ok",')[0] + f',"ok",{cells}' if "|control|" in line else line for line in lines]
+        small.paths.usage.write_text("".join(f"{line}\r\n" for line in lines), newline="")
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    found = small.document["conditions"]["control"]
+    assert (found["unpriced_rows"], found["usd"]) == (unpriced, None if usd is None else round(usd, 6))
+
+
 def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):
     history = json.loads(small.paths.attempts.read_bytes())
     history["parts"][0]["attempts"] = []

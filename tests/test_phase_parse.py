@@ -150,10 +150,14 @@ def test_no_answer_is_an_error_and_never_a_blank_one(small, answer, status, text
         (None, ["", "", "", ""]),
         ((5, None, 5), ["5", "", "5", ""]),
         ((5.0, True, "7", 1), ["", "", "", "1"]),
+        ((5, 6, 11, 12), ["5", "6", "11", "5"]),
+        ((0, 6, 6, 12), ["0", "6", "6", "0"]),
+        ((-5, 6, 11, 4), ["", "6", "11", "4"]),
+        ((5, -6, -1, -4), ["5", "", "", ""]),
     ],
 )
 def test_a_count_that_was_not_given_stays_empty(small, tokens, cells_):
-    """Missing usage once counted as 0 tokens."""
+    """Missing usage once counted as 0 tokens, and a count that cannot be made the run cheaper."""
     small.combine(lambda _name: completion("x", tokens=tokens))
     small.parse()
     for path in (small.paths.predictions, small.paths.usage):
@@ -220,7 +224,7 @@ def test_whatever_download_takes_parse_writes_a_row_for(quick_path):
         assert [row["custom_id"] for row in written] == [first, *others]
         assert written[0]["status"] in ("ok", "truncated", "error")
         assert written[0]["status"] == "error" or not written[0]["error"]
-        assert all(count == "" or count.lstrip("-").isdigit() for count in list(written[0].values())[10:14])
+        assert all(count == "" or count.isdigit() for count in list(written[0].values())[10:14])
 
     check()
 

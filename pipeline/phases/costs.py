@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby, islice
-from operator import itemgetter
+from operator import gt, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,22 @@ def _totals(usage: Path) -> dict[tuple[str, str], Counter[str]]:
     while block := list(islice(rows, _BLOCK)):
         for cell, some in groupby(block, lambda row: _cell_of(row[0].split("|", 2)[2])):
             tokens = [row[1:] for row in some]
-            counted = [row for row in tokens if row[0] not in _NO_COUNT and row[1]]
-            columns = zip(*counted, strict=True) if counted else ((),) * len(_TOKENS)
-            sums = {name: sum(map(int, filter(None, counts))) for name, counts in zip(_TOKENS, columns, strict=True)}
-            totals[cell].update({**sums, "rows": len(tokens), "priced_rows": len(counted)})
+            counted = [row for row in tokens if row[0] not in _NO_COUNT and row[1] and "-" not in row[0] + row[1]]
+            totals[cell].update({**_sums(counted), "rows": len(tokens), "priced_rows": len(counted)})
     return totals
+
+
+def _sums(rows: Sequence[Sequence[str]]) -> dict[str, int]:
+    """The tokens of some rows together, by name."""
+    if not rows:
+        return dict.fromkeys(_TOKENS, 0)
+    columns = zip(*rows, strict=True)
+    prompt, completion, total, cached = ([int(cell) if cell else 0 for cell in column] for column in columns)
+    # What parse no longer writes, but an older table may hold: counts below 0, and more tokens cached than read.
+    if any(map(gt, cached, prompt)) or min(cached) < 0 or min(total) < 0:
+        total = [max(0, count) for count in total]
+        cached = [max(0, min(counts)) for counts in zip(cached, prompt, strict=True)]
+    return dict(zip(_TOKENS, map(sum, (prompt, completion, total, cached)), strict=True))
 
 
 @lru_cache(4096)  # a run has few conditions, temperatures and samples, and millions of rows

@@ -108,8 +108,10 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
             if not (
                 type(prompt) is type(completion) is type(total) is type(cached) is int
                 and type(request) is type(finish) is str
+                and 0 <= cached <= prompt
+                and completion >= 0 <= total
             ):
-                raise TypeError("a null in the place of a count or a name")
+                raise TypeError("a null in the place of a count or a name, or a count that cannot be")
             tokens = f'"{prompt}","{completion}","{total}","{cached}"'
         except (LookupError, TypeError):
             request, finish, text, tokens = _sparse(response)
@@ -139,9 +141,13 @@ def _sparse(response: dict[str, Any]) -> tuple[str, str, Any, str]:
     choice = _named(choices[0]) if isinstance(choices, list) and choices else {}
     counts = _named(response.get("usage"))
     details = _named(counts.get("prompt_tokens_details"))
-    numbers = (*map(counts.get, ("prompt_tokens", "completion_tokens", "total_tokens")), details.get("cached_tokens"))
-    # What the provider did not say stays empty, it is not 0.
-    tokens = ",".join(f'"{number if type(number) is int else ""}"' for number in numbers)
+    said = (*map(counts.get, ("prompt_tokens", "completion_tokens", "total_tokens")), details.get("cached_tokens"))
+    # What the provider did not say stays empty, it is not 0; and a count below 0 is none.
+    numbers = [number if type(number) is int and number >= 0 else None for number in said]
+    prompt, *_, cached = numbers
+    if prompt is not None and cached is not None:
+        numbers[3] = min(cached, prompt)  # a part of the prompt: more of it would make the run cheaper
+    tokens = ",".join(f'"{"" if number is None else number}"' for number in numbers)
     text = _named(choice.get("message")).get("content")
     return str(response.get("id") or ""), str(choice.get("finish_reason") or ""), text, tokens
 
