@@ -29,8 +29,8 @@ FORMATS: Mapping[str, int] = {
     "parse": 1,
     "score": 3,
     "stats": 9,
-    "costs": 2,
-    "report": 8,
+    "costs": 3,
+    "report": 9,
     "archive": 1,
     "index": 5,
 }

@@ -97,7 +97,14 @@ def test_the_whole_document_by_hand(small):
     control = 400 * IN + 40 * OUT  # 0.0012
     treatment = 200 * IN + 200 * CACHED + 40 * OUT  # 0.0010
     assert (round(control, 6), round(treatment, 6)) == (0.0012, 0.001)
-    rows = {"prompt_tokens": 400, "completion_tokens": 40, "total_tokens": 440, "usage_records": 4, "unpriced_rows": 0}
+    rows = {
+        "prompt_tokens": 400,
+        "completion_tokens": 40,
+        "total_tokens": 440,
+        "usage_records": 4,
+        "unpriced_rows": 0,
+        "unpriced_answers": 0,
+    }
     blocks = {
         "control": {**rows, "cached_tokens": 0, "usd": 0.0012},
         "treatment": {**rows, "cached_tokens": 200, "usd": 0.001},
@@ -110,8 +117,9 @@ def test_the_whole_document_by_hand(small):
         "cached_tokens": 200,
         "usage_records": 8,
         "unpriced_rows": 0,
+        "unpriced_answers": 0,
         "usd": 0.0022,
-        "schema_version": 2,
+        "schema_version": 3,
         "usage_source": {"type": "predictions", "path": "small-default/results/usage.csv"},
         "batch_discount_applied": True,
         "pricing": {
@@ -259,6 +267,35 @@ def test_rows_without_counts_are_unpriced_and_counted(quick_path):
     assert small.document["conditions"]["control"]["unpriced_rows"] == 1
     assert small.document["conditions"]["treatment"]["unpriced_rows"] == 0
     assert small.document["usd"] == round(700 * IN + 70 * OUT, 6)
+
+
+def test_an_unpriced_answer_leaves_the_price_of_an_item_open(quick_path):
+    """It counted as $0 there: the condition of which less was known looked cheaper."""
+    small = Priced(quick_path)
+    small.used(lambda name: None if "|control|0|0|" in name else (100, 10, 110))
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    control, treatment = (small.document["conditions"][name] for name in ("control", "treatment"))
+    assert (control["usage_records"], control["unpriced_rows"], control["unpriced_answers"]) == (2, 2, 2)
+    assert (control["usd_per_item"], control["usd_per_correct_answer"]) == (None, None)
+    assert control["usd"] == round(200 * IN + 20 * OUT, 6)
+    assert (treatment["unpriced_answers"], treatment["usd_per_item"]) == (0, 0.0006)
+    assert (small.document["unpriced_answers"], small.document["temps"]["0"]["control"]["unpriced_answers"]) == (2, 2)
+
+
+@pytest.mark.parametrize("answer", [{"code": 500, "message": "no"}, completion(None, tokens=None)])
+def test_a_request_without_an_answer_leaves_the_price_of_an_item_as_it_is(quick_path, answer):
+    small = Priced(quick_path)
+    first = small.ids[0]
+    small.combine(lambda name: answer if name == first else completion(tokens=(100, 10, 110)))
+    small.parse()
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    control = small.document["conditions"]["control"]
+    assert (control["unpriced_rows"], control["unpriced_answers"]) == (1, 0)
+    assert control["usd_per_item"] == round((300 * IN + 30 * OUT) / 2, 6)
 
 
 def test_rows_that_failed_cost_what_the_provider_counted(quick_path):

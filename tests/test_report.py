@@ -439,6 +439,21 @@ def test_an_unpriced_row_is_counted(undrawn: Path) -> None:
     assert not (made.paths.figures / "tokens.svg").exists()
 
 
+def test_unpriced_answers_leave_the_price_of_a_question_and_of_a_gain_open(undrawn: Path) -> None:
+    """Half of the control's answers counted as $0: a question cost half of it, and a gain three times what it did."""
+    price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
+    made = make(undrawn, samples=2, prices=price, tokens=lambda r: (r.condition, r.sample_index) != ("control", 0))
+    made.report()
+    section = made.markdown[made.markdown.index("## Cost-Effectiveness") :]
+    rows = [line for line in section.splitlines() if line.startswith(("| control | 24 |", "| treatment | 24 |"))]
+    assert [row.endswith("| – | – |") for row in rows] == [True, False]
+    assert (
+        "24 answers under control came without token counts: what they cost is not known, so nor is the price of a "
+        "question or of a gain there."
+    ) in made.markdown
+    assert "A price per point needs a list price, the token counts of every answer and scores" in made.markdown
+
+
 def test_without_examples_and_request_files_the_report_still_stands(undrawn: Path) -> None:
     made = make(undrawn, report={"examples": 0})
     for part in made.index.parts:
@@ -481,7 +496,7 @@ def test_an_artifact_of_an_earlier_format_is_called_that_and_not_damaged(undrawn
     made.paths.costs.write_bytes(jsonl.dumps_pretty({**document, "schema_version": 1}))
     with pytest.raises(DamagedArtifact) as caught:
         made.report()
-    assert caught.value.what == "is of an earlier format (1; now it is 2)."
+    assert caught.value.what == "is of an earlier format (1; now it is 3)."
     assert caught.value.hint == "doit resume rid=lab writes it anew"
 
 

@@ -24,6 +24,7 @@ from pipeline.identity import FORMATS
 from pipeline.ledger import ID_TAKEN
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.predictions import ERROR
 from pipeline.queue import budget
 from pipeline.queue.budget import Price, Tokens
 from pipeline.trials import Trial
@@ -94,14 +95,23 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
 def _totals(usage: Path) -> dict[tuple[str, str], Counter[str]]:
     """Rows and tokens by (condition, temperature); what the provider did not count is not 0 but unpriced."""
     totals: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    rows = _rows(usage, ("custom_id", *_TOKENS))
+    rows = _rows(usage, ("custom_id", "status", *_TOKENS))
     # In blocks of one cell, as the rows lie: sums of columns cost a fifth of counting each row by itself.
     while block := list(islice(rows, _BLOCK)):
         for cell, some in groupby(block, lambda row: _cell_of(row[0].split("|", 2)[2])):
-            tokens = [row[1:] for row in some]
-            counted = [row for row in tokens if row[0] not in _NO_COUNT and row[1] and "-" not in row[0] + row[1]]
-            totals[cell].update({**_sums(counted), "rows": len(tokens), "priced_rows": len(counted)})
+            asked = list(some)
+            counted = [row[2:] for row in asked if _is_counted(row)]
+            totals[cell].update({**_sums(counted), "rows": len(asked), "priced_rows": len(counted)})
+            if len(counted) < len(asked):
+                answers = sum(row[1] != ERROR and not _is_counted(row) for row in asked)
+                totals[cell]["unpriced_answers"] += answers
     return totals
+
+
+def _is_counted(row: Sequence[str]) -> bool:
+    """Whether the provider counted the tokens of *row*: what it read, of no request 0, and what it wrote."""
+    prompt, completion = row[2], row[3]
+    return prompt not in _NO_COUNT and completion != "" and "-" not in prompt + completion
 
 
 def _sums(rows: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -166,6 +176,7 @@ def _money(total: Mapping[str, int], price: Price) -> dict[str, Any]:
         "cached_tokens": total["cached_tokens"],
         "usage_records": total["priced_rows"],
         "unpriced_rows": total["rows"] - total["priced_rows"],
+        "unpriced_answers": total["unpriced_answers"],
         "usd": _usd(usd),
     }
 
@@ -263,7 +274,8 @@ def _per_item(document: dict[str, Any], scores: Path) -> None:
         if em:
             correct[condition] += float(em) * (int(samples) - int(missing))
     for condition, block in document["conditions"].items():
-        usd = block["usd"]
+        # Answers without token counts were paid for too, nobody knows with how much: then nor is what an item cost.
+        usd = None if block["unpriced_answers"] else block["usd"]
         block["items"] = len(items[condition])
         block["correct_answers"] = round(correct[condition], 6)
         block["usd_per_item"] = _usd(usd / len(items[condition])) if usd is not None and items[condition] else None

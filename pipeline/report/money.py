@@ -8,7 +8,7 @@ from pipeline.report import curves
 from pipeline.report.artifacts import Json
 from pipeline.report.blocks import Block, Code, Details, Heading, Line, Paragraph, Section, Table
 from pipeline.report.model import Model
-from pipeline.report.text import DASH, count, counted, number, percent, points, usd
+from pipeline.report.text import DASH, count, counted, listed, number, percent, points, usd
 
 
 def cost(model: Model) -> Section:
@@ -98,6 +98,12 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
         ),
         "A question's cost covers all its samples and temperatures; right answers are samples.",
     )
+    if uncounted := [name for name in model.conditions if conditions.get(name, {}).get("unpriced_answers")]:
+        answers = sum(conditions[name]["unpriced_answers"] for name in uncounted)
+        yield Paragraph(
+            f"{counted(answers, 'answer')} under {listed(uncounted)} came without token counts: what they cost is not "
+            "known, so nor is the price of a question or of a gain there."
+        )
     rows = [row for treatment in model.treatments for temp in model.temps if (row := _gain(model, treatment, temp))]
     yield Heading("What a gain costs")
     if rows:
@@ -115,7 +121,8 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
             "No price per point where nothing was gained.",
         )
     else:
-        yield Details("Not shown", (Paragraph("A price per point needs priced rows and scores in both conditions."),))
+        needs = "A price per point needs a list price, the token counts of every answer and scores in both conditions."
+        yield Details("Not shown", (Paragraph(needs),))
 
 
 def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
@@ -127,6 +134,8 @@ def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
     before, after = money[model.control]["usd"], money[treatment]["usd"]
     if before is None or after is None or not model.costs["pricing"]["table_found"]:
         return None
+    if money[model.control]["unpriced_answers"] or money[treatment]["unpriced_answers"]:
+        return None  # the sums lack what these cost, so their difference may be of either sign
     extra, gain = after - before, gained - base
     signed = f"−{usd(-extra)}" if extra < 0 else usd(extra)
     return (
