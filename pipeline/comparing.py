@@ -15,8 +15,9 @@ from pipeline.config import Config
 from pipeline.errors import DamagedArtifact, NotReady, UsageError
 from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
-from pipeline.plain import columns, usd
+from pipeline.plain import columns
 from pipeline.record import read_record
+from pipeline.report.text import usd
 
 Document = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -333,10 +334,10 @@ def _price_of_a_request(costs: Path) -> float:
     from pipeline.report.artifacts import read_costs
 
     document = read_costs(costs)
-    rows = document["usage_records"]
-    if not document["usd"] or not rows:
+    price: float | None = document["usd_per_request"]
+    if not price:
         raise UsageError("the pilot has no cost to plan with.", hint="give prices in its config, or say --requests")
-    return float(document["usd"] / rows)
+    return price
 
 
 def _count(number: int | None) -> str:

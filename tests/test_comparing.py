@@ -299,7 +299,8 @@ def test_a_pilot_without_any_difference_is_not_said_to_need_fewer_samples(copy):
 
 def test_money_buys_requests_at_the_pilots_price():
     costs = jsonl.read_document(RunPaths.of("one").trial(TRIAL).costs)
-    per_request = costs["usd"] / costs["usage_records"]
+    per_request = costs["usd_per_request"]
+    assert per_request == pytest.approx(costs["usd"] / costs["usage_records"], abs=1e-6)
     planned = comparing.power_from_pilot("one", None, None, "em", Wanted(usd=1000.5 * per_request))
     assert planned["by_samples"][0]["affordable_items"] == 500
     assert planned["usd_per_request"] == per_request

@@ -106,8 +106,8 @@ def test_the_whole_document_by_hand(small):
         "unpriced_answers": 0,
     }
     blocks = {
-        "control": {**rows, "cached_tokens": 0, "usd": 0.0012},
-        "treatment": {**rows, "cached_tokens": 200, "usd": 0.001},
+        "control": {**rows, "cached_tokens": 0, "usd": 0.0012, "usd_per_request": 0.0003},
+        "treatment": {**rows, "cached_tokens": 200, "usd": 0.001, "usd_per_request": 0.00025},
     }
     part = {"attempts": 1, "rows": 4, "failed": 0, "provider_input_tokens": 400, "provider_output_tokens": 40}
     assert small.document == {
@@ -119,6 +119,7 @@ def test_the_whole_document_by_hand(small):
         "unpriced_rows": 0,
         "unpriced_answers": 0,
         "usd": 0.0022,
+        "usd_per_request": 0.000275,
         "schema_version": 3,
         "usage_source": {"type": "predictions", "path": "small-default/results/usage.csv"},
         "batch_discount_applied": True,
@@ -154,6 +155,20 @@ def test_the_whole_document_by_hand(small):
             "spent_on_unused_rows_usd": 0.0002,
         },
     }  # fmt: skip
+
+
+def test_the_price_of_one_thing_has_ten_digits_however_small_it_is(quick_path):
+    """Six decimals left one or two digits of it: $0.000001 for $0.0000013, and a plan by that was off by a third."""
+    small = Priced(quick_path, prices={"models": {"small": {"input_per_mtok": 0.02, "output_per_mtok": 0.05}}})
+    small.used(lambda name: (61, 3, 64, 0))
+    small.history(COUNTS)
+    small.scored(*SCORES)
+    small.costs()
+    control = small.document["conditions"]["control"]
+    exact = 4 * (61 * 0.01e-6 + 3 * 0.025e-6)
+    assert control["usd"] == 0.000003
+    assert control["usd_per_item"] == control["usd_per_correct_answer"] == float(f"{exact / 2:.10g}")
+    assert control["usd_per_request"] == small.document["usd_per_request"] == float(f"{exact / 4:.10g}") == 6.85e-07
 
 
 def test_the_outcome_names_what_the_manifest_keeps(small):
@@ -295,7 +310,7 @@ def test_a_request_without_an_answer_leaves_the_price_of_an_item_as_it_is(quick_
     small.costs()
     control = small.document["conditions"]["control"]
     assert (control["unpriced_rows"], control["unpriced_answers"]) == (1, 0)
-    assert control["usd_per_item"] == round((300 * IN + 30 * OUT) / 2, 6)
+    assert control["usd_per_item"] == pytest.approx((300 * IN + 30 * OUT) / 2)
 
 
 def test_rows_that_failed_cost_what_the_provider_counted(quick_path):

@@ -111,6 +111,10 @@ def undrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (text.usd(1234.5), "$1,234.50"),
         (text.usd(0.022639), "$0.0226"),
         (text.usd(0.000024), "$0.000024"),
+        (text.usd(0.000005), "$0.000005"),
+        (text.usd(4.561e-06), "$0.0000046"),
+        (text.usd(6.85e-07), "$0.00000069"),
+        (text.usd(9.999e-08), "$0.00000010"),
         (text.listed(["a", "b", "c"]), "a, b and c"),
         (visible("a\x1b[0m\u202eb\r\n\tc"), "a\\x1b[0m\\u202eb\\r\n\tc"),
     ],
@@ -452,6 +456,16 @@ def test_unpriced_answers_leave_the_price_of_a_question_and_of_a_gain_open(undra
         "question or of a gain there."
     ) in made.markdown
     assert "A price per point needs a list price, the token counts of every answer and scores" in made.markdown
+
+
+def test_the_smallest_prices_are_shown_with_two_digits(undrawn: Path) -> None:
+    """Six decimals called a question $0.000001 and the gain free."""
+    made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 0.02, "output_per_mtok": 0.05}})
+    made.report()
+    section = made.markdown[made.markdown.index("## Cost-Effectiveness") :].replace("\\", "")
+    assert "| control | 24 | 10 | $0.00000056 | $0.0000013 |" in section
+    assert "| treatment | 24 | 22 | $0.00000058 | $0.00000064 |" in section
+    assert "| $0.00000058 | 4.3% | +50.0 | $0.000000012 |" in section  # by the sums of six decimals it was $0.000001
 
 
 def test_without_examples_and_request_files_the_report_still_stands(undrawn: Path) -> None:

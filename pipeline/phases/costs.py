@@ -54,16 +54,17 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
         raise ContractBroken(
             f"{everything['rows']:,} rows, but {asked:,} were asked for.", where=str(paths.usage), **_UNDONE
         )
+    by_condition = {
+        condition: _sum(total for key, total in totals.items() if key[0] == condition)
+        for condition in sorted(trial.conditions)
+    }
     document = {
         **_money(everything, price),
         "schema_version": FORMATS["costs"],
         "usage_source": {"type": "predictions", "path": paths.relative(paths.usage)},
         "batch_discount_applied": config["prices"]["batch_discount"] > 0,
         "pricing": _pricing(config, trial, price),
-        "conditions": {
-            condition: _money(_sum(total for key, total in totals.items() if key[0] == condition), price)
-            for condition in sorted(trial.conditions)
-        },
+        "conditions": {condition: _money(total, price) for condition, total in by_condition.items()},
         "temps": {
             format(temp, "g"): {
                 condition: _money(totals[condition, custom_id.temperature_text(temp)], price)
@@ -75,7 +76,8 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
         "attempts": attempts,
     }
     with _as_written(paths.scores):
-        _per_item(document, paths.scores)
+        for condition, per_item in _per_item(by_condition, price, paths.scores).items():
+            document["conditions"][condition] |= per_item
     data = jsonl.dumps_pretty(document)
     found = schema.problems_in(data, SCHEMA)
     if found:
@@ -166,9 +168,8 @@ def _as_written(path: Path) -> Iterator[None]:
 
 
 def _money(total: Mapping[str, int], price: Price) -> dict[str, Any]:
-    """Tokens and US dollars of some rows, under the names people know; what was counted of no row has no price."""
-    known = total["priced_rows"] or not total["rows"]
-    usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"]) if known else None
+    """Tokens and US dollars of some rows, under the names people know."""
+    usd = _price_of(total, price)
     return {
         "prompt_tokens": total["prompt_tokens"],
         "completion_tokens": total["completion_tokens"],
@@ -178,7 +179,15 @@ def _money(total: Mapping[str, int], price: Price) -> dict[str, Any]:
         "unpriced_rows": total["rows"] - total["priced_rows"],
         "unpriced_answers": total["unpriced_answers"],
         "usd": _usd(usd),
+        "usd_per_request": _each(usd, total["priced_rows"]),
     }
+
+
+def _price_of(total: Mapping[str, int], price: Price) -> float | None:
+    """US dollars of some rows, not rounded; what was counted of no row has no price."""
+    if total["rows"] and not total["priced_rows"]:
+        return None
+    return price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
 
 
 def _pricing(config: Config, trial: Trial, price: Price) -> dict[str, Any]:
@@ -265,25 +274,32 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
     }
 
 
-def _per_item(document: dict[str, Any], scores: Path) -> None:
-    """Cost per item and per correct answer of each condition: expected correct samples from the scores."""
+def _per_item(totals: Mapping[str, Mapping[str, int]], price: Price, scores: Path) -> dict[str, dict[str, Any]]:
+    """Cost per item and per correct answer of each condition of *totals*: expected correct samples from the scores."""
     items: dict[str, set[str]] = defaultdict(set)
     correct: dict[str, float] = defaultdict(float)
     for condition, item, em, samples, missing in _rows(scores, _SCORES):
         items[condition].add(item)
         if em:
             correct[condition] += float(em) * (int(samples) - int(missing))
-    for condition, block in document["conditions"].items():
+    found = {}
+    for condition, total in totals.items():
         # Answers without token counts were paid for too, nobody knows with how much: then nor is what an item cost.
-        usd = None if block["unpriced_answers"] else block["usd"]
-        block["items"] = len(items[condition])
-        block["correct_answers"] = round(correct[condition], 6)
-        block["usd_per_item"] = _usd(usd / len(items[condition])) if usd is not None and items[condition] else None
-        block["usd_per_correct_answer"] = (
-            _usd(usd / correct[condition]) if usd is not None and correct[condition] else None
-        )
+        usd = None if total["unpriced_answers"] else _price_of(total, price)
+        found[condition] = {
+            "items": len(items[condition]),
+            "correct_answers": round(correct[condition], 6),
+            "usd_per_item": _each(usd, len(items[condition])),
+            "usd_per_correct_answer": _each(usd, correct[condition]),
+        }
+    return found
 
 
 def _usd(value: float | None) -> float | None:
-    """US dollars with six decimals, as `costs.json` always had them."""
+    """A sum of US dollars with six decimals, as `costs.json` always had them."""
     return None if value is None else round(value, 6)
+
+
+def _each(usd: float | None, number: float) -> float | None:
+    """US dollars for one of *number*, in ten significant digits: six decimals leave one or two of so small a price."""
+    return None if usd is None or not number else float(f"{usd / number:.10g}")

@@ -78,7 +78,7 @@ def risk_coverage(model: Model, treatment: str, name: str) -> Figure | Paragraph
 
 def cost_accuracy(model: Model, name: str) -> Figure | Paragraph:
     """What a condition costs against how often it is right; tokens where no price is known."""
-    priced = bool(model.costs["usd"])
+    priced = bool(model.costs["usd_per_request"])
     unit = "US dollars per 1,000 requests" if priced else "tokens per request"
     dots: list[tuple[int, str, float, float]] = []
     rows: list[tuple[Line, ...]] = []
@@ -88,8 +88,7 @@ def cost_accuracy(model: Model, name: str) -> Figure | Paragraph:
             em = model.scores.em.get((temp, condition))
             if not money or not money["usage_records"] or em is None or em.value is None:
                 continue
-            records = money["usage_records"]
-            x = (1000 * money["usd"] if priced else money["total_tokens"]) / records
+            x = 1000 * money["usd_per_request"] if priced else money["total_tokens"] / money["usage_records"]
             dots.append((series, temp, x, 100 * em.value))
             rows.append((temp, condition, usd(x) if priced else number(x, 1), percent(em.value)))
     if not dots:

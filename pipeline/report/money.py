@@ -131,7 +131,7 @@ def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
     if any(em is None or em.value is None for em in ems) or {model.control, treatment} - set(money):
         return None
     base, gained = (em.value for em in ems if em is not None and em.value is not None)
-    before, after = money[model.control]["usd"], money[treatment]["usd"]
+    before, after = _paid(money[model.control]), _paid(money[treatment])
     if before is None or after is None or not model.costs["pricing"]["table_found"]:
         return None
     if money[model.control]["unpriced_answers"] or money[treatment]["unpriced_answers"]:
@@ -146,3 +146,9 @@ def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
         points(gain),
         usd(extra / (100 * gain)) if gain > 0 and extra >= 0 else DASH,
     )
+
+
+def _paid(money: Json) -> float | None:
+    """US dollars of all counted requests, in more digits than the sum has: a difference of two sums needs them."""
+    total: float | None = money["usd"]
+    return total if money["usd_per_request"] is None else float(money["usd_per_request"] * money["usage_records"])

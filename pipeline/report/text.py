@@ -83,8 +83,13 @@ def p_phrase(name: str, p: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """US dollars, with as many decimals as the sum needs."""
-    return DASH if value is None else plain.usd(value)
+    """US dollars, with as many decimals as the sum needs; a price that six decimals would cut short has two digits."""
+    if value is None:
+        return DASH
+    if 0 < value < 1e-5 and value != round(value, 6):
+        exponent = int(f"{value:.1e}".partition("e")[2])
+        return f"${value:.{1 - exponent}f}"
+    return plain.usd(value)
 
 
 def listed(words: Sequence[str]) -> str:
