@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import custom_id, disk, fingerprints, identity, jsonl, ledger, mirror, traces
+from pipeline import csv_text, custom_id, disk, fingerprints, identity, jsonl, ledger, mirror, traces
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import IdsDigest, Index, Part
@@ -215,10 +214,9 @@ def _score_cells(path: Path) -> frozenset[_Cell]:
 
 
 def _rows(path: Path, *, needed: frozenset[str], foreign: str) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the module's default of 131,072 characters
     try:
         with disk.readable(path), open(path, encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
+            reader = csv_text.records(stream)
             names = reader.fieldnames or []
             _require(needed.issubset(names) and foreign not in names)
             for row in reader:

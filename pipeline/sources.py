@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import itertools
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl, schema
+from pipeline import csv_text, disk, jsonl, schema
 from pipeline.errors import DamagedArtifact, SourceError
 from pipeline.scoring import benchmarks
 
@@ -238,14 +237,13 @@ def _own_row(source: Mapping[str, Any], place: str, data: bytes) -> Item:
 
 def _own_csv(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     """A header, then rows with as many cells; an empty cell is an absent one."""
-    csv.field_size_limit(sys.maxsize)  # a passage may be longer than the module's default of 131,072 characters
     try:
         text = disk.read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise _no_file(path) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"is not UTF-8 ({error.reason} at byte {error.start}).", where=str(path)) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv_text.rows(io.StringIO(text, newline=""))
     header: list[str] = []
     try:
         for row in reader:

@@ -17,7 +17,7 @@ from operator import gt, itemgetter
 from pathlib import Path
 from typing import Any
 
-from pipeline import custom_id, disk, jsonl, schema
+from pipeline import csv_text, custom_id, disk, jsonl, schema
 from pipeline.config import Config
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.identity import FORMATS
@@ -143,7 +143,7 @@ def _sum(totals: Iterable[Counter[str]]) -> Counter[str]:
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """The cells of *columns* of each row."""
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
-        rows = csv.reader(stream, strict=True)
+        rows = csv_text.rows(stream)
         header = next(rows, [])
         if missing := set(columns).difference(header):
             raise LookupError(f"no column {min(missing)}")

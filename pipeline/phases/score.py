@@ -21,7 +21,6 @@ import hashlib
 import io
 import math
 import struct
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import custom_id, disk, jsonl
+from pipeline import csv_text, custom_id, disk, jsonl
 from pipeline.cells import guard, unguard
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.errors import ContractBroken
@@ -230,11 +229,10 @@ def _answers(predictions: Path, items: Mapping[_Key, _Item], settings: ScoringSe
 
 def _predictions(path: Path, columns: Sequence[str] = _READ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """(row number, the cells of *columns*) for every row below the header; rows count from 1."""
-    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the module's default of 131,072 characters
     number = 0
     try:
         with disk.readable(path), open(path, encoding="utf-8", newline="") as stream:
-            rows = csv.reader(stream, strict=True)
+            rows = csv_text.rows(stream)
             header = next(rows, [])
             if missing := [name for name in columns if name not in header]:
                 raise _broken(f"the columns {', '.join(missing)} are missing.", str(path))

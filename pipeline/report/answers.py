@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import disk
+from pipeline import csv_text, disk
 from pipeline.cells import unguard
 from pipeline.errors import DamagedArtifact
 from pipeline.predictions import ERROR, PREDICTION_COLUMNS, TRUNCATED
@@ -153,10 +152,9 @@ def _pieces(message: str, ids: Sequence[str]) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the module's default of 131,072 characters
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
         try:
-            reader = csv.reader(stream, strict=True)
+            reader = csv_text.rows(stream)
             if (header := next(reader, [])) != PREDICTION_COLUMNS:
                 raise DamagedArtifact(f"has the columns {', '.join(header)}.", where=str(path))
             for cells in reader:

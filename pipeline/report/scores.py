@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import disk
+from pipeline import csv_text, disk
 from pipeline.cells import unguard
 from pipeline.errors import DamagedArtifact
 from pipeline.report.text import sha256
@@ -134,7 +134,7 @@ def rows(path: Path) -> Iterator[Row]:
     """The rows of the table at *path* by column; raises DamagedArtifact when it is not one."""
     with disk.readable(path), open(path, newline="", encoding="utf-8") as stream:
         try:
-            reader = csv.DictReader(stream, strict=True)
+            reader = csv_text.records(stream)
             for row in reader:
                 if None in row or None in row.values():
                     raise DamagedArtifact("has too many or too few cells.", where=f"{path} line {reader.line_num}")

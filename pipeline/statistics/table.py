@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline import disk
+from pipeline import csv_text, disk
 from pipeline.cells import unguard
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.statistics.numbers import FloatArray, IntArray
@@ -147,7 +147,7 @@ def read_scores(path: Path) -> Scores:
     texts: dict[str, list[str]] = {name: [] for name in TEXTS}
     numbers: dict[str, list[FloatArray]] = {name: [] for name in NUMBERS}
     with disk.readable(path), open(path, encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        reader = csv_text.rows(stream)
         try:
             header = next(reader, [])
             if missing := [name for name in (*TEXTS, *NUMBERS) if name not in header]:
