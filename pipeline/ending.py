@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import disk, jsonl, plain, schema
 from pipeline.errors import TrialmakeError
-from pipeline.report.artifacts import Block, Json, answers_missing, answers_uncounted, blocks
+from pipeline.report.artifacts import Block, Json, answers_missing, blocks
 from pipeline.report.text import is_point, listed, p_phrase, points, points_span
 from pipeline.report.verdict import TYPE_NAMES, judged
 
@@ -113,7 +113,9 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
     priced: list[float] = []
     unpriced: dict[str, None] = {}
     uncounted = 0
-    ours = schema.load("significance.schema")["properties"]["schema_version"]["const"]
+    ours = [
+        schema.load(name)["properties"]["schema_version"]["const"] for name in ("significance.schema", "costs.schema")
+    ]
     for slug in slugs:
         paths = work.trial_paths(slug)
         try:
@@ -123,7 +125,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
             )
         except (TrialmakeError, FileNotFoundError, jsonl.BadJson):
             continue  # the earlier tool's; the phases have just said what they think of it
-        if significance.get("schema_version") != ours:
+        if [document.get("schema_version") for document in (significance, costs)] != ours:
             continue
         places += _places(slug, significance)
         asked += sum(part["rows"] for part in attempts["parts"])
@@ -132,7 +134,7 @@ def ending(work: Workspace, slugs: Sequence[str]) -> Ending:
         if not costs["pricing"]["table_found"]:
             unpriced[costs["pricing"]["model_key"]] = None
             continue
-        uncounted += answers_uncounted(costs, sum(part["failed"] for part in attempts["parts"]))
+        uncounted += costs["unpriced_answers"]
         if costs["usd"] is not None:
             priced.append(costs["usd"])
     usd = None if (unpriced or uncounted) and not priced else sum(priced)

@@ -11,7 +11,7 @@ from pipeline import disk, jsonl
 from pipeline.config import Config
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
-from pipeline.report.artifacts import answers_missing, answers_uncounted, blocks, read_costs, read_significance
+from pipeline.report.artifacts import answers_missing, blocks, read_costs, read_significance
 from pipeline.report.html import page
 from pipeline.report.markdown import markdown
 from pipeline.report.overview import Entry, overview
@@ -33,7 +33,6 @@ def index(run: RunPaths, config: Config, trials: Sequence[TrialPaths]) -> Outcom
 def _entries(paths: TrialPaths, trial: Trial) -> Iterator[Entry]:
     significance = read_significance(paths.significance)
     parts = jsonl.read_document(paths.attempts)["parts"]
-    failed = sum(part["failed"] for part in parts)
     costs = read_costs(paths.costs)
     for treatment in (significance["treatment"], *sorted(significance["contrasts"])):
         yield Entry(
@@ -48,5 +47,5 @@ def _entries(paths: TrialPaths, trial: Trial) -> Iterator[Entry]:
             # Emulated without a list price, the cost is 0: no number to stand beside another's example price.
             usd=costs["usd"] if costs["pricing"]["table_found"] else None,
             priced=costs["pricing"]["table_found"],
-            uncounted=answers_uncounted(costs, failed),
+            uncounted=costs["unpriced_answers"],
         )

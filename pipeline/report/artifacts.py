@@ -57,11 +57,6 @@ def answers_missing(significance: Json) -> int:
     return sum(missing.values())
 
 
-def answers_uncounted(costs: Json, failed: int) -> int:
-    """How many answers have no token counts, and so no price, when *failed* requests have no answer."""
-    return max(0, int(costs["unpriced_rows"]) - failed)
-
-
 def blocks(significance: Json) -> Iterator[Block]:
     """Every block, by treatment (the first one first), type and temperature."""
     contrasts = {significance["treatment"]: significance["results"]}
