@@ -32,7 +32,9 @@ from typing import NamedTuple
 
 import measure
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # images often set it; then every process compiles its libraries
+# Images often set these; then every process compiles its libraries, and each line is a system call.
+for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+    os.environ.pop(name, None)
 
 BIN = Path(sys.executable).parent
 DOIT = str(BIN / "doit")

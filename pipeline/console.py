@@ -13,6 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline import jsonl
@@ -51,6 +52,8 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """A line on standard error: what is not a result."""
     draw()
+    with suppress(OSError):  # whose reader has gone; whoever writes there next is told
+        sys.stdout.flush()  # what was shown before, comes before
     print(visible(text), file=sys.stderr, flush=True)
 
 
@@ -115,8 +118,10 @@ def folded(line: str) -> str:
 
     Lines without columns (commands to copy, paths) are left to the terminal.
     """
+    if "\n" in line or len(line) <= _NARROW or not is_terminal():
+        return line
     indent = max((gap.end() for gap in _GAP.finditer(line)), default=0)
-    if not indent or "\n" in line or len(line) <= _NARROW or not is_terminal():
+    if not indent:
         return line
     room = _console().width - indent
     if room < _LEAST or len(line) <= _console().width:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pipeline.paths import RunPaths, TrialPaths
@@ -145,8 +145,9 @@ def names(of: Files, slugs: Sequence[str]) -> tuple[str, ...]:
 
     As text, since a decision looks at thousands of files and making a Path takes longer than the look.
     """
-    found = [name.replace(_ANY_TRIAL, slug) for slug in slugs for name in _patterns(of)]
-    return tuple(dict.fromkeys(found) if len(slugs) > 1 else found)
+    if len(slugs) == 1:
+        return _names(of, slugs[0])
+    return tuple(dict.fromkeys(name for slug in slugs for name in _names(of, slug)))
 
 
 def sources(phase: Phase, slugs: Sequence[str]) -> Iterator[tuple[str, Phase, str]]:
@@ -158,6 +159,11 @@ def sources(phase: Phase, slugs: Sequence[str]) -> Iterator[tuple[str, Phase, st
 
 
 _ANY_TRIAL = "*"  # stands for the slug of a trial, which cannot hold it
+
+
+@lru_cache(1 << 14)  # asked for six times of each phase of each trial
+def _names(of: Files, slug: str) -> tuple[str, ...]:
+    return tuple([name.replace(_ANY_TRIAL, slug) for name in _patterns(of)])
 
 
 @cache

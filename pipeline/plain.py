@@ -26,6 +26,8 @@ WORDS_SHOWN = 300  # characters of a service's own words in a message
 
 def visible(text: str) -> str:
     """*text* with every character that would act unseen as an escape such as `\\x1b` or `\\u202e`."""
+    if text.isprintable() and text.isascii():  # as nearly every line is: a fifth of the time
+        return text
     return INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 

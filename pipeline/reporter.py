@@ -79,14 +79,18 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self._reports: list[str] = []  # trials whose report was found current, or made so
         self._slug_width = max(map(len, self.session.workspace.trials), default=1)
 
-    def write(self, text: str, style: str = "") -> None:
-        """Show *text* at once; control characters of what others wrote are shown as escapes."""
+    def write(self, text: str, style: str = "", *, at_once: bool = True) -> None:
+        """Show *text*; control characters of what others wrote are shown as escapes.
+
+        Not *at_once*: where nobody sits at a terminal it comes with what is shown next.
+        """
         console.draw()
         # `doit -o FILE` closes it with the last phase; the last words are for who waits.
         stream = sys.stdout if self.outstream.closed else self.outstream
         try:
             stream.write(console.painted(text, style) if stream.isatty() else visible(text))
-            stream.flush()
+            if at_once:
+                stream.flush()
         except BrokenPipeError as error:
             raise ReaderGone from error
 
@@ -222,7 +226,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self._decided[cell] = decision
         place = f"{phase:<{_WIDTH}}  {slug or '-':<{self._slug_width}}"
         line = console.folded(visible(f"{place}  {decision.verb:<6}  {decision.reason}"))
-        self.write(f"{line}\n", _STYLES[decision.verb])
+        # Each flush is a system call, and a no-op tells of nothing else; a worker would tell its copy of what waits.
+        at_once = self.session.has_workers or not isinstance(decision, Skip)
+        self.write(f"{line}\n", _STYLES[decision.verb], at_once=at_once)
         self.session.log(phase, slug, decision)
 
     def _current(self, cell: Cell) -> None:
