@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,10 @@ yaml_text.dump = lambda value: _dumped(json.dumps(value))
 
 # With all libraries loaded, looking for garbage as often as Python does by itself is a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
+
+# A shell starts its background jobs deaf to Ctrl-C, and so would be every command that a test starts and stops.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Each file is one worker's; the longest ones come first, as one that starts last keeps the other workers waiting.
