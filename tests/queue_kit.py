@@ -143,6 +143,10 @@ class Lab:
         self.change(**settings)
         _build(self.run)
 
+    def opened(self) -> workspace.Workspace:
+        """The run as it is."""
+        return _opened(self.run)
+
     def build(self, slug: str) -> None:
         """Build the parts of one trial by the config as it is."""
         _build(self.run, slug)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from emulator_kit import Api
-from queue_kit import CREATE_JOB, LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
+from queue_kit import CREATE_JOB, JOB, LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError, Stopped
 from pipeline.fingerprints import Fingerprints
@@ -286,6 +286,28 @@ def test_a_file_of_errors_that_never_comes_is_not_waited_for_where_every_row_is_
         assert all(fired == 7 for fired in lab.fired())
         assert "storage answered 404" in ending.text
         lab.check()
+
+
+def test_of_a_job_whose_counts_are_behind_a_file_that_does_not_come_is_waited_for():
+    """Taken for whole by the job's own counts, its answers in the other file were asked again."""
+    ends = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.8}}}
+    counts = {"jobProgress.successfullyProcessedRequests": 5, "jobProgress.failedRequests": 0}
+    behind = {"call": {"method": "GET", "path": f"{JOB}/[^/]*-a1-", "times": None}, "do": {"edit": {"set": counts}}}
+    with Lab(TEN_ROWS, ends, behind) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        store = lab.emulator.service.store
+        for job in lab.jobs():
+            first, second = sorted(store.dataset(f"{job}-out").files, key=lambda file: file.name)
+            rows = lines(store.object_path(first.object_id))
+            store.object_path(first.object_id).write_bytes(b"".join(rows[:5]))
+            store.object_path(second.object_id).write_bytes(b"".join(rows[5:]))
+            call = {**STORAGE, "path": f"^/storage/.*{second.object_id}", "times": 12}
+            lab.fault({"call": call, "do": {"respond": "unavailable"}})
+        ending = lab.go("download")
+        assert ending.done, ending.text
+        assert lab.fired()[2:] == [12, 12]
+        assert [[attempt.rows for attempt in book.attempts] for book in lab.ledgers().values()] == [[10, 2], [10, 2]]
 
 
 @pytest.mark.parametrize("status", [400, 402, 405, 412])

@@ -527,15 +527,16 @@ def test_a_trial_that_is_taken_out_of_the_config_still_counts_against_the_budget
     """With it went what it had cost, and the next part was sent beyond the limit."""
     with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
         assert lab.go(trials=("m-p",)).done
-        spent = sum(
-            job.counts.input_tokens * 5e-6 + job.counts.output_tokens * 20e-6 for job in history.jobs(lab.store)
-        )
+        spent = sum(budget.committed(lab.opened()))
+        assert spent > 0
         models = config.read_frozen(lab.run.config, base=lab.folder).values["models"]
         lab.change(models=[model for model in models if model["alias"] == "n"], budget={"max_usd": spent})
         ending = lab.go("submit", trials=("n-p",))
         assert isinstance(ending.error, BudgetExceeded)
         assert len(lab.jobs()) == 4
         lab.change(budget={"max_usd": 100.0})
+        shutil.copytree(lab.run.trial("m-p").root, lab.run.root / "m-p.bak")  # what a person keeps counts once
+        assert sum(budget.committed(lab.opened())) == pytest.approx(spent)
         assert lab.go("submit", trials=("n-p",)).done
         assert len(lab.jobs()) == 8
 
@@ -572,6 +573,40 @@ def test_an_error_that_several_trials_tell_says_once_that_it_is_the_first():
         ending = lab.go()
         assert len(ending.errors) == 3
         assert {error.what.count("this is the first") for error in ending.errors.values()} == {1}
+
+
+def test_parts_that_another_worker_sends_while_they_are_estimated_count_once():
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
+        estimate, sent = budget.estimate, []
+
+        def slowly(requests):
+            if not sent:
+                sent.append(requests)
+                assert lab.go("submit", trials=("m-p",)).done
+            return estimate(requests)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(budget, "estimate", slowly)
+            (planned,) = lab.go("submit").asked
+        assert planned.parts == 5  # one was being estimated when all four of its trial were sent
+        assert planned.at_most == pytest.approx(high_of(lab, "m-p", 4) + high_of(lab, "n-p", 4))
+
+
+def test_a_no_to_a_trial_that_came_later_stops_none_that_was_agreed_to():
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 1}) as lab:
+        lab.run.trial("n-p").index.unlink()
+        said = []
+
+        def confirm(planned):
+            said.append(planned)
+            if "n-p" in planned.trials:
+                raise Refused("not confirmed.")
+
+        ending = lab.go("submit", before=lab.build, confirm=confirm)
+        assert len(said) == 2
+        assert list(ending.errors) == [("submit", "n-p")]
+        assert str(ending.error) == "not confirmed."
+        assert len(lab.jobs()) == 4
 
 
 def high_of(lab, slug, last):

@@ -45,10 +45,19 @@ class Price:
     @classmethod
     def of(cls, config: Config, trial: Trial) -> Price:
         """The batch price of the trial's model by the config; the emulator is free."""
-        listed = _listed(config, trial)
+        listed = _listed(config, trial.model, trial.alias)
+        return cls._of(config, listed, "" if listed else _without_price(config, trial))
+
+    @classmethod
+    def of_model(cls, config: Config, model: str) -> Price:
+        """The same for a model that the config may no longer have."""
+        return cls._of(config, _listed(config, model, trials.alias({"id": model})), model)
+
+    @classmethod
+    def _of(cls, config: Config, listed: Mapping[str, float] | None, missing: str) -> Price:
         if listed is None:
             free = 0.0 if config["provider"] == "emulator" else None
-            return cls(free, free, free, _without_price(config, trial))
+            return cls(free, free, free, missing)
         prices = config["prices"]
         share = (1 - prices["batch_discount"]) / 1e6
         input_price = listed["input_per_mtok"] * share
@@ -200,11 +209,15 @@ def spent(attempt: Attempt, price: Price) -> float | None:
 
 
 def committed(work: Workspace) -> Iterator[float | None]:
-    """`spent` of each attempt that the run ever made; of a trial that its config no longer has, at the estimate."""
+    """`spent` of each attempt that the run ever made, also of a trial that its config no longer has."""
+    seen = set[str]()
     for slug, _, book in work.ledgers():
         trial = work.trials.get(slug)
-        price = Price(None, None, None) if trial is None else Price.of(work.config, trial)
-        yield from (spent(attempt, price) for attempt in book.attempts)
+        for attempt in book.attempts:
+            if attempt.job_id not in seen:  # in a copy of a trial's folder it stands again
+                seen.add(attempt.job_id)
+                price = Price.of_model(work.config, attempt.model) if trial is None else Price.of(work.config, trial)
+                yield spent(attempt, price)
 
 
 def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
@@ -276,9 +289,9 @@ def _cannot_be_kept(limit: float) -> str:
     return f"budget.max_usd = {plain.usd(limit)} cannot be kept"
 
 
-def _listed(config: Config, trial: Trial) -> Mapping[str, float] | None:
+def _listed(config: Config, model: str, alias: str) -> Mapping[str, float] | None:
     models = config["prices"]["models"]
-    found: Mapping[str, float] | None = models.get(trial.model) or models.get(trial.alias)
+    found: Mapping[str, float] | None = models.get(model) or models.get(alias)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from pipeline.errors import (
     Refused,
     Unreachable,
 )
+from pipeline.ledger import ID_TAKEN
 from pipeline.parts import Index
 from pipeline.queue import budget
 from pipeline.queue.budget import Planned, Price
@@ -48,7 +49,8 @@ class Queue:
     _announced: bool = False
     _planned_usd: float | None = None  # expected for what this process was to submit
     _pace: Pace = field(default_factory=Pace)
-    _unconfirmed: Refused | None = None  # the spending was not agreed to: nothing new is submitted by this process
+    _unconfirmed: Refused | None = None  # the newest spending was not agreed to: of it, this process submits nothing
+    _agreed: set[tuple[str, str]] = field(default_factory=set)  # the parts of what was agreed to, asked for or not
     _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
@@ -127,7 +129,7 @@ class Queue:
                     continue
                 if self._slots_free() <= 0:
                     work.waiting_for = "a free slot"
-                elif self._unconfirmed is not None:
+                elif self._is_unconfirmed(work):
                     work.waiting_for = "your confirmation"
                 elif self._quota_full:
                     work.waiting_for = "the account's quota"
@@ -190,7 +192,8 @@ class Queue:
 
     def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
         """When the trial cannot get further, raise the error that explains most."""
-        if self._unconfirmed is not None and all(work.owing and not work.in_flight for work in missing):
+        unconfirmed = all(self._is_unconfirmed(work) and work.owing and not work.in_flight for work in missing)
+        if self._unconfirmed is not None and unconfirmed:
             raise self._unconfirmed
         stuck = [work for work in missing if work.error is not None]
         if len(stuck) < len(missing):
@@ -269,7 +272,8 @@ class Queue:
                 return
             self._announced = True
             planned = Planned()
-            for work in self._works.values():
+            owed: set[tuple[str, str]] = set()
+            for key, work in self._works.items():
                 if work.settled or not self._may_submit(work):
                     continue
                 if work.files.root.is_dir() and any(work.files.root.iterdir()):
@@ -277,23 +281,31 @@ class Queue:
                 slug = work.paths.slug
                 price = Price.of(self.workspace.config, self.workspace.trials[slug])
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
+                owed.add(key)
             self._planned_usd = planned.usd[1] if planned.usd and planned.parts else None
             try:
                 self._refuse_unpriced()
                 if planned.parts:
-                    self.context.hands.allow_spending(replace(planned, sent=self._sent_usd()))
+                    self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
+                self._agreed |= owed
+                self._unconfirmed = None
             except BudgetExceeded as error:
                 self._unpriced = error
             except Refused as refused:
                 # Kept for every trial that comes after the one that asked; running jobs are still collected.
                 self._unconfirmed = refused
 
-    def _sent_usd(self) -> float | None:
-        """What this command has sent so far, by any of its workers, may cost at most; None when that is not known."""
+    def _sent_usd(self, owed: Collection[tuple[str, str]]) -> float | None:
+        """What this command has sent so far, by any of its workers, may cost at most; None when that is not known.
+
+        Not of parts that are *owed*: another worker may have sent them while they were estimated.
+        """
         since = self.context.options.since
         total = 0.0
-        for attempt in (attempt for _, _, book in self.workspace.ledgers() for attempt in book.attempts):
-            if since is not None and attempt.intended_at >= since:
+        books = (book for slug, part, book in self.workspace.ledgers() if (slug, part) not in owed)
+        for attempt in (attempt for book in books for attempt in book.attempts):
+            new = since is not None and attempt.intended_at >= since
+            if new and not attempt.adopted and attempt.state != ID_TAKEN:
                 if (usd := attempt.estimate.get("usd")) is None:
                     return None
                 total += usd
@@ -323,6 +335,9 @@ class Queue:
             to_send = isinstance(done.decide("build", self.workspace, slug), Run | Repair)
         sent = (attempt for trial, _, book in self.workspace.ledgers() if trial == slug for attempt in book.attempts)
         return (chosen and to_send) or any(budget.spent(attempt, price) is None for attempt in sent)
+
+    def _is_unconfirmed(self, work: Work) -> bool:
+        return self._unconfirmed is not None and (work.paths.slug, work.part.part) not in self._agreed
 
     def _may_submit(self, work: Work) -> bool:
         return not self.context.options.trials or work.paths.slug in self.context.options.trials

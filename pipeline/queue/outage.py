@@ -32,13 +32,13 @@ class Outage:
     def note(self, error: Unreachable, now: datetime, options: Options) -> float:
         """Count one more; how many seconds the provider is left alone now."""
         doubled = options.poll_seconds * 2.0 ** min(self.times, _DOUBLINGS)
-        rest = min(_LONGEST_REST, doubled)
-        seconds = max(rest, min(error.wait or 0.0, _LONGEST_ASKED))
+        seconds = max(min(_LONGEST_REST, doubled), min(error.wait or 0.0, _LONGEST_ASKED))
         self.times += 1
         self._refusals = self._refusals + 1 if error.refused else 0
         if self._last is not None:
             # By neither a clock that was set nor a closed lid does an outage get longer.
-            self._lasted += min(max(now - self._last, timedelta(0)), self._rest + _A_TRY)
+            rest = max(self._rest, timedelta(seconds=options.poll_seconds))
+            self._lasted += min(max(now - self._last, timedelta(0)), rest + _A_TRY)
         self._last, self._rest = now, timedelta(seconds=seconds)
         return seconds
 

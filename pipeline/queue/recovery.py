@@ -140,8 +140,8 @@ class Ladder:
             except (ProviderError, Refused) as error:
                 tried.append(f"{name}: {error.what}")
                 unclear = unclear or error
-                if self._count(merge.raw_files(incoming), asked).lacks(attempt) is not None:
-                    continue  # else the file that did not come holds nothing that was asked
+                if self._count(merge.raw_files(incoming), asked).accounted < attempt.rows:
+                    continue  # else the file that did not come holds nothing that was asked, whatever the job counted
             brought = self._count(merge.raw_files(incoming), asked)
             if brought > best or (cut_off and brought == best) or not merge.raw_files(folder):
                 best = brought

@@ -72,19 +72,18 @@ class Settling:
         return attempts.ids_of(path)
 
     def _stands(self, path: Path, number: int) -> bool:
-        """Whether the requests of attempt *number* are what was sent; what else stands there is kept aside."""
+        """Whether requests of attempt *number* stand there; what is none is kept aside.
+
+        Those of an attempt that is still to be sent are compared with its intent where they are sent.
+        """
         kind = fingerprints.kind(path)
-        if kind is None:
-            return False
-        book = self.context.workspace.ledger(self.paths.slug, self.part.part)
-        sent = next((attempt.requests_sha256 for attempt in book.attempts if attempt.number == number), None)
-        if kind == "file" and self.context.workspace.fingerprints.sha256(path) == sent:
-            return True
-        if kind == "file" and sent is None:  # the ledger's line may be lost
+        if kind is None or (kind == "file" and not path.stat().st_size):
+            return False  # empty where nothing was owed: then it is written so again
+        if kind == "file":
             with suppress(DamagedArtifact):
                 return bool(attempts.ids_of(path))
         aside = disk.set_aside(path, _ASIDE)
-        self._say(f"the requests of attempt {number} are not what was sent; kept as {aside.name}, written anew")
+        self._say(f"the requests of attempt {number} are damaged; kept as {aside.name}, written anew")
         return False
 
     def write_requests(self, number: int) -> None:
