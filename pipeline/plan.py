@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import foreign, jsonl, plain, sources
 from pipeline.custom_id import CLOSED, OPEN
-from pipeline.decision import Decision, Question, Refuse, Repair, Skip
+from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
 from pipeline.done import inputs_changed, stale_requests
 from pipeline.errors import DamagedArtifact
 from pipeline.opening import config_path
@@ -100,7 +100,7 @@ def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> St
     step = Step(phase.name, question.slug, decision.verb, decision.reason)
     if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
         step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
-    elif unfit := next(_unfit(question, moving), None):
+    elif unfit := next(_unfit(question, decision, moving), None):
         step = Step(phase.name, question.slug, unfit.verb, unfit.reason)
     elif causes and (isinstance(decision, Skip) or decision == inputs_changed(question)):
         step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")
@@ -110,12 +110,13 @@ def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> St
     return step
 
 
-def _unfit(question: Question, moving: dict[str, Step]) -> Iterator[Refuse]:
+def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> Iterator[Refuse]:
     """Why inputs that no phase before this one will make anew are not to be used."""
     yield from (refused for name, refused in foreign.inputs(question) if name not in moving)
-    index = question.relative(question.trial.index) if question.phase.name == "submit" else None
-    if index is not None and index not in moving and (stale := stale_requests(question.workspace, question.slug)):
-        yield stale
+    if question.phase.name == "submit" and isinstance(decision, Run):  # a list of parts that is damaged has been told
+        stale = stale_requests(question.workspace, question.slug)
+        if stale is not None and question.relative(question.trial.index) not in moving:
+            yield stale
 
 
 def _unsent(session: Session, slug: str) -> Iterator[Estimate]:

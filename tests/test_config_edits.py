@@ -284,6 +284,13 @@ def test_requests_of_before_an_edit_are_not_paid_for(runs):
     planned = doit(folder, "plan", f"rid={RID}", "only=submit")
     assert "refuse" in planned.out
     assert "nothing would be sent" in planned.out
+    index = folder / "experiments" / f"run_{RID}" / TRIAL / "batch_inputs" / "index.json"
+    whole = index.read_bytes()
+    index.write_bytes(whole[:40])
+    damaged = doit(folder, "plan", f"rid={RID}", "only=submit")
+    assert damaged.code == 0, damaged.out + damaged.err
+    assert "repair  index.json: not JSON" in damaged.out
+    index.write_bytes(whole)
     refused = doit(folder, "resume", f"rid={RID}", "only=submit")
     assert refused.code == 2
     assert "the requests are not those that would be built now (setting prompts.control" in refused.out

@@ -282,7 +282,8 @@ class Queue:
                 price = Price.of(self.workspace.config, self.workspace.trials[slug])
                 planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
                 owed.add(key)
-            self._planned_usd = planned.usd[1] if planned.usd and planned.parts else None
+            if planned.parts:
+                self._planned_usd = planned.usd[1] if planned.usd else None
             try:
                 self._refuse_unpriced()
                 if planned.parts:

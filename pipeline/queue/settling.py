@@ -67,24 +67,27 @@ class Settling:
     def asked(self, number: int) -> list[str]:
         """The ids that attempt *number* asked for; a later one's requests are written anew where they are damaged."""
         path = attempts.requests_of(self.paths, self.part, number)
-        if number > 1 and not self._stands(path, number):
+        if number == 1:
+            return attempts.ids_of(path)
+        if not (standing := self._standing_ids(path, number)):
             self.write_requests(number)
-        return attempts.ids_of(path)
+            standing = attempts.ids_of(path)
+        return standing
 
-    def _stands(self, path: Path, number: int) -> bool:
-        """Whether requests of attempt *number* stand there; what is none is kept aside.
+    def _standing_ids(self, path: Path, number: int) -> list[str]:
+        """The ids in the requests of attempt *number* that stand there; what is no file of requests is kept aside.
 
         Those of an attempt that is still to be sent are compared with its intent where they are sent.
         """
         kind = fingerprints.kind(path)
         if kind is None or (kind == "file" and not path.stat().st_size):
-            return False  # empty where nothing was owed: then it is written so again
+            return []  # empty where nothing was owed: then it is written so again
         if kind == "file":
             with suppress(DamagedArtifact):
-                return bool(attempts.ids_of(path))
+                return attempts.ids_of(path)
         aside = disk.set_aside(path, _ASIDE)
         self._say(f"the requests of attempt {number} are damaged; kept as {aside.name}, written anew")
-        return False
+        return []
 
     def write_requests(self, number: int) -> None:
         """Write the requests of attempt *number*: the rows that all attempts before it left owed."""
