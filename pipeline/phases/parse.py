@@ -60,11 +60,11 @@ def _parse_part(
     """Write one part's rows. Rows are gathered and written in blocks: a call per row costs more than the row."""
     ids = parts.IdsDigest()
     wanted = itertools.islice(lines, part.rows)
-    while block := list(itertools.islice(wanted, _BLOCK)):
+    while True:
         names: list[str] = []
         written: list[bytes] = []
         used: list[str] = []
-        for number, data in block:
+        for number, data in itertools.islice(wanted, _BLOCK):
             try:
                 row = jsonl.loads(data)
                 name = row["custom_id"]
@@ -79,6 +79,8 @@ def _parse_part(
             names.append(name)
             written += (head, answer, tail)
             used.append(tokens)
+        if not names:
+            break
         ids.extend(names)
         predictions.write(b"".join(written))
         usage.write("".join(used).encode())
@@ -95,48 +97,48 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
         dataset, item_id = custom_id.unescape(dataset), custom_id.unescape(item_id)
     if '"' in name or name[:1] in GUARDED or item_id[:1] in GUARDED:  # nearly never: three calls saved a row
         shown, dataset, item_id = _cell(name), _cell(dataset), _cell(item_id)
-    problem, answer = "", b""
-    if (response := row.get("response")) is None:
-        request = finish = ""
-        tokens, status, problem = _NO_TOKENS, ERROR, _cell(_refusal(row["error"]))
+    try:  # as nearly all are; asking for each field whether it is there costs a third of the row's time
+        response = row["response"]
+        choice, counts = response["choices"][0], response["usage"]
+        prompt, completion, total = counts["prompt_tokens"], counts["completion_tokens"], counts["total_tokens"]
+        cached = counts["prompt_tokens_details"]["cached_tokens"]
+        request, finish, text = response["id"], choice["finish_reason"], choice["message"]["content"]
+        if not (
+            type(prompt) is type(completion) is type(total) is type(cached) is int
+            and type(request) is type(finish) is type(text) is str
+            and 0 <= cached <= prompt
+            and completion >= 0 <= total
+        ):
+            raise TypeError("a null in the place of a count or a name, or a count that cannot be")
+        tokens, problem = f'"{prompt}","{completion}","{total}","{cached}"', ""
+    except (LookupError, TypeError):
+        request, finish, text, tokens, problem = _sparse(row)
+    status, ended = _finished(finish)
+    if text is None:
+        answer, status = b"", ERROR
     else:
-        try:  # as nearly all are; asking for each field whether it is there costs a third of the row's time
-            choice, counts = response["choices"][0], response["usage"]
-            prompt, completion, total = counts["prompt_tokens"], counts["completion_tokens"], counts["total_tokens"]
-            cached = counts["prompt_tokens_details"]["cached_tokens"]
-            request, finish, text = response["id"], choice["finish_reason"], choice["message"]["content"]
-            if not (
-                type(prompt) is type(completion) is type(total) is type(cached) is int
-                and type(request) is type(finish) is str
-                and 0 <= cached <= prompt
-                and completion >= 0 <= total
-            ):
-                raise TypeError("a null in the place of a count or a name, or a count that cannot be")
-            tokens = f'"{prompt}","{completion}","{total}","{cached}"'
-        except (LookupError, TypeError):
-            request, finish, text, tokens = _sparse(response)
-        status = _STATUS.get(finish, OK)
-        if isinstance(text, str):
-            # As bytes it is half to a quarter as long, so it is copied and searched faster.
-            answer = text.encode().replace(b'"', b'""')
-            if text[:1] in GUARDED:
-                answer = b"'" + answer
-        if status == ERROR or not isinstance(text, str):
-            # No answer is there to judge: missing, not an empty answer, though its tokens were paid.
-            status, problem = ERROR, _cell(f"no text in the response (finish_reason {finish or 'absent'})")
-        if '"' in request or request[:1] in GUARDED:
-            request = _cell(request)
-    head = f'"{shown}","{dataset}","{item_id}",{_grid(rest)},"{request}","{_field(finish)}","'
+        # As bytes it is half to a quarter as long, so it is copied and searched faster.
+        answer = text.encode().replace(b'"', b'""')
+        if text[:1] in GUARDED:
+            answer = b"'" + answer
+    if status == ERROR and not problem:
+        # No answer is there to judge: missing, not an empty answer, though its tokens were paid.
+        problem = _cell(f"no text in the response (finish_reason {finish or 'absent'})")
+    if '"' in request or request[:1] in GUARDED:
+        request = _cell(request)
+    head = f'"{shown}","{dataset}","{item_id}",{_grid(rest)},"{request}","{ended}","'
     tail = f'",{tokens},"{status}","{problem}"\r\n'
     return head.encode(), answer, tail.encode(), f'"{shown}","{status}",{tokens}\r\n'
 
 
-def _sparse(response: dict[str, Any]) -> tuple[str, str, Any, str]:
-    """Request id, finish reason, text (or what stands in its place) and token cells, of a response that lacks some.
+def _sparse(row: dict[str, Any]) -> tuple[str, str, str | None, str, str]:
+    """Request id, finish reason, text, token cells and problem, of a row that lacks some: "" or None where it does.
 
     What is of another shape than the service's own counts as absent: it was paid for and cannot be asked for again, so
     one such row must not keep all the others from being used.
     """
+    if (response := row.get("response")) is None:
+        return "", "", None, _NO_TOKENS, _cell(_refusal(row["error"]))
     choices = response.get("choices")
     choice = _named(choices[0]) if isinstance(choices, list) and choices else {}
     counts = _named(response.get("usage"))
@@ -149,7 +151,8 @@ def _sparse(response: dict[str, Any]) -> tuple[str, str, Any, str]:
         numbers[3] = min(cached, prompt)  # a part of the prompt: more of it would make the run cheaper
     tokens = ",".join(f'"{"" if number is None else number}"' for number in numbers)
     text = _named(choice.get("message")).get("content")
-    return str(response.get("id") or ""), str(choice.get("finish_reason") or ""), text, tokens
+    finish = str(choice.get("finish_reason") or "")
+    return str(response.get("id") or ""), finish, text if isinstance(text, str) else None, tokens, ""
 
 
 def _named(value: Any) -> dict[str, Any]:
@@ -165,9 +168,9 @@ def _grid(rest: str) -> str:
 
 
 @lru_cache(1024)
-def _field(text: str) -> str:
-    """`_cell` for what has few values."""
-    return _cell(text)
+def _finished(reason: str) -> tuple[str, str]:
+    """The status of an answer that ended for *reason*, and the cell that says so: there are few reasons."""
+    return _STATUS.get(reason, OK), _cell(reason)
 
 
 def _refusal(error: dict[str, Any]) -> str:
