@@ -30,10 +30,14 @@ def command(arguments: Sequence[str], cwd: str | None = None) -> Cost:
 
 
 def interleaved(jobs: Mapping[str, Sequence[str]], rounds: int) -> dict[str, Cost]:
-    """The medians of *rounds* runs of each job, taken in turns, so that a slow minute of the machine hits all alike."""
+    """The medians of *rounds* runs of each job, taken in turns, so that a slow minute of the machine hits all alike.
+
+    What one has left in memory for the disk is written before the next begins: it is not the next one's work.
+    """
     taken: dict[str, list[Cost]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, arguments in jobs.items():
+            os.sync()
             taken[name].append(command(arguments))
     return {
         name: Cost(*(statistics.median(column) for column in zip(*costs, strict=True))) for name, costs in taken.items()
