@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from pipeline import adopted, done, lock
-from pipeline.decision import Refuse, Repair, Run
+from pipeline.decision import Refuse
 from pipeline.errors import (
     AuthError,
     BudgetExceeded,
@@ -27,13 +27,12 @@ from pipeline.errors import (
     Refused,
     Unreachable,
 )
-from pipeline.ledger import ID_TAKEN
 from pipeline.parts import Index
-from pipeline.queue import budget
-from pipeline.queue.budget import Planned, Price
+from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
 from pipeline.queue.outage import Outage
 from pipeline.queue.progress import Pace, Progress, duration
+from pipeline.queue.spending import Spending
 from pipeline.queue.work import Work
 from pipeline.workspace import Workspace
 
@@ -46,12 +45,7 @@ class Queue:
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
     _finished: set[str] = field(default_factory=set)  # trials that need nothing
     _counted: dict[str, list[Work]] = field(default_factory=dict)  # their parts, listed when shown
-    _announced: bool = False
-    _planned_usd: float | None = None  # expected for what this process was to submit
     _pace: Pace = field(default_factory=Pace)
-    _unconfirmed: Refused | None = None  # the newest spending was not agreed to: of it, this process submits nothing
-    _agreed: set[tuple[str, str]] = field(default_factory=set)  # the parts of what was agreed to, asked for or not
-    _unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     # Under `doit -n -P thread` the trials' phases share one queue.
     _listing: threading.Lock = field(default_factory=threading.Lock)
     _outage: Outage = field(default_factory=Outage)  # passes in a row in which nobody answered; none of them rests
@@ -61,7 +55,10 @@ class Queue:
     _quota_full: bool = False
     _not_ready: bool = False  # an uploaded data set kept it waiting: no second one does
     _over_budget: BudgetExceeded | None = None
-    _committed: list[float | None] | None = None
+    _spending: Spending = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._spending = Spending(self.context)
 
     @property
     def workspace(self) -> Workspace:
@@ -86,7 +83,8 @@ class Queue:
 
     def _drive(self, slug: str, reached: Callable[[Work], bool], word: str) -> None:
         self._gather(slug)
-        self._announce_spending()
+        with self._listing:
+            self._spending.announce(self._works)
         try:
             while True:
                 self.context.hands.check_stop()
@@ -113,8 +111,9 @@ class Queue:
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
-        self._unanswered, self._quota_full, self._over_budget, self._committed = 0, False, self._unpriced, None
+        self._unanswered, self._quota_full, self._over_budget = 0, False, self._spending.unpriced
         self._not_ready, self._silence = False, None
+        self._spending.count_anew()
         now = self.context.hands.now()
         todo = [work for work in self._works.values() if not work.settled and work.error is None]
         todo = [work for work in todo if not work.outage.resting(now)]
@@ -125,20 +124,20 @@ class Queue:
             for work in todo:
                 self._guarded(work, work.advance)
             for work in todo:
-                if not (work.owing and work.error is None and self._may_submit(work)):
+                if not (work.owing and work.error is None and self._spending.chosen(work)):
                     continue
                 if self._slots_free() <= 0:
                     work.waiting_for = "a free slot"
-                elif self._is_unconfirmed(work):
+                elif self._spending.awaits_consent(work):
                     work.waiting_for = "your confirmation"
                 elif self._quota_full:
                     work.waiting_for = "the account's quota"
-                elif self._unpriced is not None:
+                elif self._spending.unpriced is not None:
                     work.waiting_for = "a known price"
                 elif self._not_ready:
                     work.waiting_for = "its turn: the service is slow with data sets"
                 elif self._over_budget is None:
-                    self._guarded(work, partial(work.submit_owed, self._check_budget))
+                    self._guarded(work, partial(work.submit_owed, self._spending.check))
         except Unreachable as error:
             self._silence = error
             self._outage.note(error, self.context.hands.now(), self.context.options)
@@ -192,9 +191,9 @@ class Queue:
 
     def _raise_what_cannot_go_on(self, missing: list[Work]) -> None:
         """When the trial cannot get further, raise the error that explains most."""
-        unconfirmed = all(self._is_unconfirmed(work) and work.owing and not work.in_flight for work in missing)
-        if self._unconfirmed is not None and unconfirmed:
-            raise self._unconfirmed
+        unconfirmed = all(self._spending.awaits_consent(work) and work.owing and not work.in_flight for work in missing)
+        if self._spending.unconfirmed is not None and unconfirmed:
+            raise self._spending.unconfirmed
         stuck = [work for work in missing if work.error is not None]
         if len(stuck) < len(missing):
             if any(self._may_move(work) for work in self._works.values()):
@@ -258,90 +257,14 @@ class Queue:
                         # for damage and set them aside. From the raw files they come back, and nothing is sent.
                         before.settled = False
             if any(not works[key].settled for key in works.keys() - self._works.keys()):
-                self._announced = False  # under `-n`, and of named tasks, one trial is built when another is under way
+                self._spending.announced = (
+                    False  # under `-n`, and of named tasks, one trial is built when another is under way
+                )
             self._works = works
 
     def _list(self, slug: str, index: Index | None, *, settled: bool = False) -> list[Work]:
         paths = self.workspace.trial_paths(slug)
         return [Work(self.context, paths, part, settled) for part in (index.parts if index is not None else ())]
-
-    def _announce_spending(self) -> None:
-        """Before the first new submission, and when parts came that nobody knew of: what all that are owed may cost."""
-        with self._listing:
-            if self._announced:
-                return
-            self._announced = True
-            planned = Planned()
-            owed: set[tuple[str, str]] = set()
-            for key, work in self._works.items():
-                if work.settled or not self._may_submit(work):
-                    continue
-                if work.files.root.is_dir() and any(work.files.root.iterdir()):
-                    continue  # submitted before, or its raw files are here
-                slug = work.paths.slug
-                price = Price.of(self.workspace.config, self.workspace.trials[slug])
-                planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
-                owed.add(key)
-            if planned.parts:
-                self._planned_usd = planned.usd[1] if planned.usd else None
-            try:
-                self._refuse_unpriced()
-                if planned.parts:
-                    self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
-                self._agreed |= owed
-                self._unconfirmed = None
-            except BudgetExceeded as error:
-                self._unpriced = error
-            except Refused as refused:
-                # Kept for every trial that comes after the one that asked; running jobs are still collected.
-                self._unconfirmed = refused
-
-    def _sent_usd(self, owed: Collection[tuple[str, str]]) -> float | None:
-        """What this command has sent so far, by any of its workers, may cost at most; None when that is not known.
-
-        Not of parts that are *owed*: another worker may have sent them while they were estimated.
-        """
-        since = self.context.options.since
-        total = 0.0
-        books = (book for slug, part, book in self.workspace.ledgers() if (slug, part) not in owed)
-        for attempt in (attempt for book in books for attempt in book.attempts):
-            new = since is not None and attempt.intended_at >= since
-            if new and not attempt.adopted and attempt.state != ID_TAKEN:
-                if (usd := attempt.estimate.get("usd")) is None:
-                    return None
-                total += usd
-        return total
-
-    def _refuse_unpriced(self) -> None:
-        """Raise BudgetExceeded when a limit cannot be kept for lack of a price: before anything is sent or agreed to.
-
-        Looked for in all that is to be sent and all that was: what was sent counts against the limit too.
-        """
-        config = self.workspace.config
-        if config["budget"]["max_usd"] is None:
-            return
-        unpriced = [trial for slug, trial in self.workspace.trials.items() if self._without_price(slug)]
-        resume = f"doit resume rid={self.workspace.rid}"
-        budget.refuse_unpriced(config, unpriced, self.workspace.paths.config, resume)
-
-    def _without_price(self, slug: str) -> bool:
-        """Whether what is to be sent of a trial, or was sent, has no price."""
-        price = Price.of(self.workspace.config, self.workspace.trials[slug])
-        if price.input is not None:
-            return False
-        parts = self._of(slug)
-        chosen = slug in (self.context.options.trials or self.workspace.trials)
-        to_send = any(not work.settled for work in parts)
-        if not parts and self.workspace.index(slug) is None:  # under `doit -n` another worker may just be building it
-            to_send = isinstance(done.decide("build", self.workspace, slug), Run | Repair)
-        sent = (attempt for trial, _, book in self.workspace.ledgers() if trial == slug for attempt in book.attempts)
-        return (chosen and to_send) or any(budget.spent(attempt, price) is None for attempt in sent)
-
-    def _is_unconfirmed(self, work: Work) -> bool:
-        return self._unconfirmed is not None and (work.paths.slug, work.part.part) not in self._agreed
-
-    def _may_submit(self, work: Work) -> bool:
-        return not self.context.options.trials or work.paths.slug in self.context.options.trials
 
     def _idle(self) -> Iterator[Work]:
         """The parts of finished trials, for who counts them."""
@@ -354,25 +277,19 @@ class Queue:
     def _of(self, slug: str) -> list[Work]:
         return [work for (trial, _), work in self._works.items() if trial == slug]
 
-    def _check_budget(self, planned: float | None, what: str) -> None:
-        if self._committed is None:
-            self._committed = list(budget.committed(self.workspace))
-        budget.check(self.workspace.config, self._committed, planned, what, self.workspace.paths.config)
-        self._committed.append(planned)
-
     def _slots_free(self) -> int:
         limit: int = self.workspace.config["queue"]["max_concurrent_jobs"]
         return limit - sum(work.in_flight for work in self._works.values())
 
     def _progress(self, slug: str, word: str, reached: Callable[[Work], bool]) -> Progress:
-        works = [work for work in (*self._works.values(), *self._idle()) if self._may_submit(work)]
+        works = [work for work in (*self._works.values(), *self._idle()) if self._spending.chosen(work)]
         rows = sum(work.part.rows for work in works)
         done_rows = sum(
             work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0)
             for work in works
         )
         tokens, usd = self._used(works)
-        expected = self._planned_usd
+        expected = self._spending.planned_usd
         if usd and done_rows:
             expected = usd * rows / done_rows
         return Progress(

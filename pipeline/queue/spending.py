@@ -1,0 +1,123 @@
+"""What the queue may send: it is announced and agreed to first, each model has a price, the limit of the run holds.
+
+A refusal holds for as long as the process does, but stops no job that runs: its results are still collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from pipeline import done
+from pipeline.decision import Repair, Run
+from pipeline.errors import BudgetExceeded, Refused
+from pipeline.ledger import ID_TAKEN
+from pipeline.queue import budget
+from pipeline.queue.budget import Planned, Price
+from pipeline.queue.context import Context
+from pipeline.queue.work import Work
+
+
+@dataclass
+class Spending:
+    """What this process may submit, of the parts of all trials of its run."""
+
+    context: Context
+    announced: bool = False  # what all known parts may cost
+    planned_usd: float | None = None  # expected for what this process was to submit
+    unconfirmed: Refused | None = None  # the newest spending was not agreed to: of it, this process submits nothing
+    unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
+    _agreed: set[tuple[str, str]] = field(default_factory=set)  # the parts of what was agreed to, asked for or not
+    _committed: list[float | None] | None = None
+
+    def announce(self, works: Mapping[tuple[str, str], Work]) -> None:
+        """Before the first new submission, and when parts came that nobody knew of: what all that are owed may cost."""
+        if self.announced:
+            return
+        self.announced = True
+        planned = Planned()
+        owed: set[tuple[str, str]] = set()
+        for key, work in works.items():
+            if work.settled or not self.chosen(work):
+                continue
+            if work.files.root.is_dir() and any(work.files.root.iterdir()):
+                continue  # submitted before, or its raw files are here
+            slug = work.paths.slug
+            price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
+            planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
+            owed.add(key)
+        if planned.parts:
+            self.planned_usd = planned.usd[1] if planned.usd else None
+        try:
+            self._refuse_unpriced(works.values())
+            if planned.parts:
+                self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
+            self._agreed |= owed
+            self.unconfirmed = None
+        except BudgetExceeded as error:
+            self.unpriced = error
+        except Refused as refused:
+            # Kept for every trial that comes after the one that asked; running jobs are still collected.
+            self.unconfirmed = refused
+
+    def chosen(self, work: Work) -> bool:
+        """Whether the trial of *work* is one that this invocation was to submit."""
+        return not self.context.options.trials or work.paths.slug in self.context.options.trials
+
+    def awaits_consent(self, work: Work) -> bool:
+        """Whether *work* is part of what was not agreed to."""
+        return self.unconfirmed is not None and (work.paths.slug, work.part.part) not in self._agreed
+
+    def count_anew(self) -> None:
+        """Have the next `check` read again what is committed: jobs may have ended since, and have their real cost."""
+        self._committed = None
+
+    def check(self, planned: float | None, what: str) -> None:
+        """Take *planned* US dollars as committed. Raises BudgetExceeded, naming *what*, when the limit has no room."""
+        workspace = self.context.workspace
+        if self._committed is None:
+            self._committed = list(budget.committed(workspace))
+        budget.check(workspace.config, self._committed, planned, what, workspace.paths.config)
+        self._committed.append(planned)
+
+    def _sent_usd(self, owed: Collection[tuple[str, str]]) -> float | None:
+        """What this command has sent so far, by any of its workers, may cost at most; None when that is not known.
+
+        Not of parts that are *owed*: another worker may have sent them while they were estimated.
+        """
+        since = self.context.options.since
+        total = 0.0
+        books = (book for slug, part, book in self.context.workspace.ledgers() if (slug, part) not in owed)
+        for attempt in (attempt for book in books for attempt in book.attempts):
+            new = since is not None and attempt.intended_at >= since
+            if new and not attempt.adopted and attempt.state != ID_TAKEN:
+                if (usd := attempt.estimate.get("usd")) is None:
+                    return None
+                total += usd
+        return total
+
+    def _refuse_unpriced(self, works: Iterable[Work]) -> None:
+        """Raise BudgetExceeded when a limit cannot be kept for lack of a price: before anything is sent or agreed to.
+
+        Looked for in all that is to be sent and all that was: what was sent counts against the limit too.
+        """
+        workspace = self.context.workspace
+        if workspace.config["budget"]["max_usd"] is None:
+            return
+        to_send: dict[str, bool] = {}
+        for work in works:
+            to_send[work.paths.slug] = to_send.get(work.paths.slug, False) or not work.settled
+        unpriced = [trial for slug, trial in workspace.trials.items() if self._without_price(slug, to_send.get(slug))]
+        budget.refuse_unpriced(workspace.config, unpriced, workspace.paths.config, f"doit resume rid={workspace.rid}")
+
+    def _without_price(self, slug: str, to_send: bool | None) -> bool:
+        """Whether what is to be sent of it, or was sent, has no price; *to_send* is None where no part is known."""
+        workspace = self.context.workspace
+        price = Price.of(workspace.config, workspace.trials[slug])
+        if price.input is not None:
+            return False
+        if to_send is None and workspace.index(slug) is None:  # under `doit -n` another worker may just be building it
+            to_send = isinstance(done.decide("build", workspace, slug), Run | Repair)
+        chosen = slug in (self.context.options.trials or workspace.trials)
+        sent = (attempt for trial, _, book in workspace.ledgers() if trial == slug for attempt in book.attempts)
+        return (chosen and bool(to_send)) or any(budget.spent(attempt, price) is None for attempt in sent)
