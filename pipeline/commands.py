@@ -4,7 +4,7 @@
     doit list    looks only, writes nothing                       doit forget   also in the manifest
     doit plan    what would run and why, touching nothing
 
-Errors end with one clear message and their exit code; SIGTERM ends like Ctrl-C.
+Errors end with one clear message and their exit code.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import difflib
 import gc
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -27,8 +26,8 @@ from doit import cmd_forget, cmd_help, cmd_info, cmd_list, cmd_run
 from doit.cmd_base import Command, opt_codec
 from doit.cmdparse import CmdParseError
 
-from pipeline import command_line, console, doit_state, opening, request, tasks
-from pipeline.errors import EXIT_ERROR, EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, TrialmakeError, UsageError
+from pipeline import command_line, console, doit_state, opening, request, stopping, tasks
+from pipeline.errors import EXIT_ERROR, EXIT_FAILED, TrialmakeError, UsageError
 from pipeline.plain import lacking
 from pipeline.reporter import ReaderGone, say
 from pipeline.session import Session
@@ -38,32 +37,7 @@ _STATE_OPTIONS = (opt_codec,)
 _RUN_OPTIONS = tuple(option for option in cmd_run.Run.cmd_options if option is not cmd_run.opt_reporter)
 _OBJECTS_PER_COLLECTION = 10_000  # of new ones; Python itself looks for cycles among 700
 _CHOICES = "\n".join(["name=value, in any place:", "", *(f"{name}={what}" for name, what in request.VARIABLES.items())])
-_LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LOST = "What was done is kept; running jobs go on at the provider."
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, on the same way out as Ctrl-C."""
-
-
-class _WorkerDied(KeyboardInterrupt):
-    """A worker of `-n` was killed, by hand or for lack of memory: doit would wait for its answer for ever."""
-
-
-# The first that fits: what stopped the run, and the exit code.
-_ENDINGS: dict[type[KeyboardInterrupt], tuple[str, int]] = {
-    _Terminated: ("SIGTERM", EXIT_SIGTERM),
-    _WorkerDied: ("the death of a worker process (killed by hand, or for lack of memory?)", EXIT_FAILED),
-    KeyboardInterrupt: ("Ctrl-C", EXIT_SIGINT),
-}
-
-
-def _on_sigterm(_signal: int, _frame: object) -> None:
-    session = doit_state.session
-    if session is not None and os.getpid() != session.pid:
-        # doit ends the workers of `-n` so, some of them while they are ending by Ctrl-C: there is nobody left to tell.
-        os._exit(EXIT_SIGTERM)
-    raise _Terminated
 
 
 class Ours(Command):  # type: ignore[misc] # doit ships no types
@@ -110,11 +84,8 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Open the run for writing, let doit work, turn every ending into an exit code."""
-        previous = signal.signal(signal.SIGTERM, _on_sigterm)
-        try:
+        with stopping.sigterm_raises():
             return _guarded(lambda: self._write(params, args))
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
     def _write(self, params: Any, args: list[str]) -> int:
         asked = tasks.variables()
@@ -151,7 +122,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
         assert doit_state.session is not None
         if settings["num_process"]:
             doit_state.session.share_work()
-        with _workers_watched() if settings["num_process"] else nullcontext():
+        with stopping.workers_watched() if settings["num_process"] else nullcontext():
             return int(super()._execute(**settings) or 0)
 
 
@@ -349,13 +320,13 @@ def _reading(work: Callable[[], Any]) -> int:
 
 def _stopped(opened: Session, stop: KeyboardInterrupt) -> int:
     """Record that the work was stopped, say how to go on, and give the exit code."""
-    with _undisturbed():
+    with stopping.undisturbed():
         opened.stopped()
         if isinstance(stop, ReaderGone):
             raise stop
         if opened.reporter is not None:
             opened.reporter.sum_up()
-        word, code = next(ending for kind, ending in _ENDINGS.items() if isinstance(stop, kind))
+        word, code = stopping.ending(stop)
         console.warn(f"stopped by {word}. {_NOTHING_LOST}\nNext: {opened.resume_command}")
         return code
 
@@ -366,42 +337,6 @@ def _check_workers(settings: Any) -> None:
         raise UsageError(f"-n {settings['num_process']}: expected 0 or more.")
     if settings["par_type"] not in ("process", "thread"):  # doit looks only where it starts workers
         raise UsageError(f"-P {settings['par_type']}: expected process or thread.")
-
-
-@contextmanager
-def _workers_watched() -> Iterator[None]:
-    """For this block, processes are forked (they inherit the session), and the death of one ends the wait for it."""
-    import multiprocessing.process  # doit needs it now too
-
-    multiprocessing.set_start_method("fork", force=True)
-
-    def look(_signal: int, _frame: object) -> None:
-        # Not active_children(): that forgets the dead. And while an exception is on its way, the run is
-        # ending already, and its workers with it.
-        workers: set[multiprocessing.process.BaseProcess] = multiprocessing.process._children  # type: ignore[attr-defined]
-        if any(worker.exitcode for worker in tuple(workers)) and sys.exc_info()[0] is None:
-            raise _WorkerDied
-
-    # A timer of this process alone: a thread would be there when workers are forked.
-    handler = signal.signal(signal.SIGALRM, look)
-    timer = signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-        signal.signal(signal.SIGALRM, handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let the last words be written: an impatient second Ctrl-C changes nothing any more."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
 
 
 def _guarded(work: Callable[[], int]) -> int:
@@ -424,4 +359,4 @@ def _guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt as stop:
         # While the run was being opened: nothing had begun.
         console.warn("stopped before anything was done.")
-        return EXIT_SIGTERM if isinstance(stop, _Terminated) else EXIT_SIGINT
+        return stopping.ending(stop)[1]
