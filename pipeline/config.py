@@ -18,6 +18,8 @@ from pipeline.trials import Trial
 
 SCHEMA = "experiment.schema"
 
+_SENT = ("decoding", "sweep", "trials")  # requests and names of folders are made of them
+
 _FROZEN_HEADER = """\
 # The frozen config of this run: `doit resume` lives by this file. An edit is reported and decided
 # per phase; prompts, models and items of a submitted run cannot change (start a new run for that).
@@ -103,9 +105,23 @@ def frozen_text(config: Config) -> bytes:
     return (_FROZEN_HEADER + as_yaml(config)).encode()
 
 
-def read_frozen(path: Path, *, base: Path) -> Config:
-    """The frozen config of a run; its sources are still relative to *base*, where the original config lay."""
-    return check(_read_yaml(path), base=base, where=str(path))
+def read_frozen(path: Path, *, base: Path, record: Mapping[str, Any] | None = None) -> Config:
+    """The frozen config of a run; its sources are still relative to *base*, where the original config lay.
+
+    What is sent stays as it is written in the run's *record*, or in the file where no record is left.
+    Raises ConfigError naming each wrong key.
+    """
+    document = _read_yaml(path)
+    checked = check(document, base=base, where=str(path))
+    return Config(_sent_as_in(document if record is None else record, checked.values), base)
+
+
+def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a run's record holds, where it was checked before, filled as a new one would be.
+
+    Only what is sent stays as it is written there.
+    """
+    return _sent_as_in(values, _filled(values, schema.load(SCHEMA)))
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -169,6 +185,24 @@ def _filled(value: Any, node: Mapping[str, Any]) -> Any:
     if isinstance(value, float) and value.is_integer() and _is_whole(node.get("type", ())):
         return int(value)
     return value
+
+
+def _sent_as_in(older: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """*values*, in which what is sent is written as in *older* wherever it is equal.
+
+    A version that left whole numbers as they were written sent `100.0` for `1e2`, and called a trial's folder `mx100.0`
+    after it. With 100 the same requests would be others, and the same trial another one, to be paid again.
+    """
+    return {**values, **{key: _as_in(older[key], values[key]) for key in _SENT if key in older}}
+
+
+def _as_in(older: Any, value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(older, dict):
+        # No version changed what stands in `extra`: 1 that becomes true there, or 1.0, is an edit.
+        return {key: item if key == "extra" else _as_in(older.get(key), item) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(older, list):  # a sweep's values may have changed places
+        return [_as_in(next((entry for entry in older if entry == item), None), item) for item in value]
+    return older if value == older else value
 
 
 def _is_whole(kinds: str | Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import config as configuration
 from pipeline import disk, fingerprints, jsonl, schema, sealed
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.manifest import Stage
@@ -69,9 +70,10 @@ def read_record(path: Path) -> Record:
         )
     if not isinstance(document, dict) or not sealed.is_intact(document) or schema_problem(document):
         raise DamagedArtifact("is not the record that was written (edited, or a damaged disk).", where=str(path))
-    keys = Record.__dataclass_fields__.keys() - {"stages", "trials"}
+    keys = Record.__dataclass_fields__.keys() - {"config", "stages", "trials"}
     return Record(
         **{key: document[key] for key in keys if key in document},
+        config=configuration.recorded(document["config"]),
         trials=tuple(document["trials"]),
         stages={name: Stage.of(stage) for name, stage in document["stages"].items()},
     )

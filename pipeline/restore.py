@@ -44,9 +44,7 @@ def open_record(run: RunPaths, *, readonly: bool, say: Callable[[str], None]) ->
             record.save(run.record)
     if fingerprints.kind(run.config) is None and not readonly:
         say(f"{run.config.name} is gone: restored from {run.record.name}.")
-        # Checked again, which puts the keys into their usual order: the same bytes as it was frozen with.
-        config = configuration.check(dict(record.config), base=run.root, where=str(run.record))
-        disk.write_bytes(run.config, configuration.frozen_text(config))
+        disk.write_bytes(run.config, configuration.frozen_text(Config(record.config, run.root)))
     return record
 
 

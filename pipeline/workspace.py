@@ -212,13 +212,13 @@ def open_run(
     except FileNotFoundError:
         digest = record.config_sha256  # a writer has restored it; for a reader the record holds the same values
     # The recorded one was checked when it was recorded.
-    config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, base)
+    config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, record, base)
     return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
 
 
-def _edited(run: RunPaths, base: Path) -> Config:
+def _edited(run: RunPaths, record: Record, base: Path) -> Config:
     try:
-        return configuration.read_frozen(run.config, base=base)
+        return configuration.read_frozen(run.config, base=base, record=record.config)
     except ConfigError as error:
         raise ConfigError(
             error.what,

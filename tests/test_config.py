@@ -295,10 +295,37 @@ def test_a_run_that_was_frozen_with_a_point_in_a_whole_number_has_the_same_setti
     older = text.replace(b"bootstrap_samples: 10000", b"bootstrap_samples: 1e+4").replace(b": 100\n", b": 100.0\n")
     assert older.count(b"1e+4") == older.count(b"100.0") == 1
     (folder / "frozen.yaml").write_bytes(older)
+    # Only in what is sent does the number stay as it was: the same request would be another one.
+    in_requests = text.replace(b"max_tokens: 100\n", b"max_tokens: 100.0\n")
     found = config.read_frozen(folder / "frozen.yaml", base=folder)
-    assert config.frozen_text(found) == text
+    assert config.frozen_text(found) == in_requests
+    (folder / "frozen.yaml").write_bytes(text)
+    saved_anew = config.read_frozen(folder / "frozen.yaml", base=folder, record=found.values)
+    assert config.frozen_text(saved_anew) == in_requests
     before = {"max_tokens": 100.0, "bootstrap_samples": 1e4}  # what such a run recorded of itself
     assert identity.differences(before, {"max_tokens": 100, "bootstrap_samples": 10000}) == []
+
+
+def test_what_a_record_holds_is_filled_and_whole_but_sent_as_it_is_written(folder):
+    older = {
+        **checked(folder, decoding={"top_k": 50.0}).values,
+        "sweep": {"max_tokens": [1e2, {"closed": 8.0, "open": 9}]},
+    }
+    older |= {"samples_per_item": 2.0, "part_size": 6.0, "statistics": {"bootstrap_samples": 1e4}}
+    found = config.Config(config.recorded(older), folder)
+    assert jsonl.dumps([found["samples_per_item"], found["part_size"]]) == b"[2,6]"
+    assert jsonl.dumps(found["statistics"]["bootstrap_samples"]) == b"10000"
+    assert found["statistics"]["alpha"] == checked(folder)["statistics"]["alpha"]
+    assert [trial.slug for trial in found.trials] == ["small-default-mx100.0-100.0", "small-default-mx8.0-9"]
+
+
+def test_an_edit_is_taken_and_leaves_the_rest_as_it_is_recorded(folder):
+    record = {"sweep": {"max_tokens": [100.0]}, "decoding": {"extra": {"logprobs": 1}}}
+    edited = "sweep: {max_tokens: [2e2, 100]}\ndecoding: {extra: {logprobs: true}}\n"
+    (folder / "frozen.yaml").write_text(MINIMAL + edited)
+    found = config.read_frozen(folder / "frozen.yaml", base=folder, record=record)
+    assert [trial.slug for trial in found.trials] == ["small-default-mx200-200", "small-default-mx100.0-100.0"]
+    assert found["decoding"]["extra"]["logprobs"] is True
 
 
 def test_a_number_of_no_setting_of_ours_stays_as_it_is_written(folder):

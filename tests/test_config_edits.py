@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from quick_folder import quick_folder
 from ruamel.yaml import YAML
 from run_kit import CONFIG, EVERY, ONE_TEMPERATURE, RID, TRIAL, Ran, artifacts, doit, edit, files, reading, tiny
 
+from pipeline import config as configuration
 from pipeline import jsonl, sealed
 from pipeline.emulator import history
+from pipeline.paths import RunPaths
+from pipeline.runs import create
 
 # "prepare refuses" and "build refuses": nothing runs, nothing is changed, the command for a new run is given.
 TABLE = """
@@ -301,3 +305,75 @@ def test_requests_of_before_an_edit_are_not_paid_for(runs):
     requests = list((folder / "experiments" / f"run_{RID}" / TRIAL / "batch_inputs").glob("t0_control_*.jsonl"))
     assert all(b"Be brief." in path.read_bytes() for path in requests)
     assert len(list(folder.rglob("ledger.jsonl"))) == 4
+
+
+# --- a run of a version that left whole numbers as they were written --------------------------------
+
+
+def stored(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what the run's record holds of the config, as its writer would have."""
+    record = json.loads((run / "run.json").read_text())
+    change(record["config"])
+    (run / "run.json").write_bytes(jsonl.dumps_pretty(sealed.sealed(record)))
+
+
+def test_statistics_that_failed_for_a_point_in_a_whole_number_are_made(runs):
+    """A new config's `1e3` became 1000; one that was recorded before did not, and stats ended in a TypeError."""
+    folder = runs.copy("finished")
+    before = made(folder)
+    stored(folder / "experiments" / f"run_{RID}", lambda config: config["statistics"].update(bootstrap_samples=1000.0))
+    done = doit(folder, "to=stats", "force=stats")
+    assert (done.code, done.worked, made(folder)) == (0, ["stats"], before)
+
+
+@pytest.fixture(scope="module")
+def pointed():
+    """A run whose requests were submitted with `max_tokens: 100.0`, from a folder named after that."""
+    with quick_folder() as base:
+        folder = tiny(base / "pointed", ONE_TEMPERATURE)
+        values = configuration.read(folder / "experiment.yaml").values
+        older = {**values, "decoding": {"top_k": 50.0}, "sweep": {"max_tokens": [1e2]}}
+        create(
+            RunPaths(folder / "experiments" / f"run_{RID}"),
+            configuration.Config(older, folder),
+            "2026-01-01T00:00:00.000Z",
+        )
+        assert doit(folder, "to=submit").code == 0
+        yield folder
+
+
+def part_lost(run: Path) -> None:
+    next(run.glob("*/batch_inputs/*_p01.jsonl")).unlink()
+
+
+def list_lost(run: Path) -> None:
+    next(run.glob("*/batch_inputs/index.json")).unlink()
+
+
+def saved_anew(run: Path) -> None:
+    text = (run / "experiment.yaml").read_text()
+    assert (text.count("100.0"), text.count("50.0")) == (1, 1)
+    (run / "experiment.yaml").write_text(text.replace("100.0", "100").replace("50.0", "50"))
+
+
+def record_lost(run: Path) -> None:
+    (run / "run.json").unlink()
+
+
+def config_lost(run: Path) -> None:
+    (run / "experiment.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    "harms", [[part_lost], [list_lost], [saved_anew, part_lost], [record_lost, part_lost], [config_lost, part_lost]]
+)
+def test_what_was_sent_with_a_point_is_built_again_as_it_was_and_never_sent_again(pointed, tmp_path, harms):
+    """With 100 it was another trial: refused once its yaml was saved anew, paid again once its record was lost."""
+    folder = shutil.copytree(pointed, tmp_path / "copy", symlinks=True)
+    run = folder / "experiments" / f"run_{RID}"
+    calls, before = len(history.calls(run / ".emulator")), made(folder)
+    for what in harms:
+        what(run)
+    assert doit(folder, "to=submit").code == 0
+    assert made(folder) == before
+    assert len(history.calls(run / ".emulator")) == calls
