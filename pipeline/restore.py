@@ -88,6 +88,7 @@ def _rebuilt_record(run: RunPaths) -> Record:
             break
     slugs = tuple(trial.slug for trial in config.trials)
     indexes = [index for slug in slugs if (index := index_of(run.trial(slug))) is not None]
+    sent = sorted({path.parents[2].name for path in run.root.glob("*/results/*/ledger.jsonl")})
     earlier = traces.is_earlier_run(run.root) or any(not index.inputs for index in indexes)
     return Record(
         rid=run.rid,
@@ -96,7 +97,8 @@ def _rebuilt_record(run: RunPaths) -> Record:
         config_sha256=hashlib.sha256(text).hexdigest(),
         config=config.values,
         sources_base=relative_base(config.base, run.root),
-        trials=slugs,
+        # Of one that was sent under a name the config no longer gives, build has to know: it would be paid again.
+        trials=slugs if set(sent) <= set(slugs) else tuple(sent),
         stages=_prepared(run, config, indexes),
         origin=LEGACY if earlier else None,
     )

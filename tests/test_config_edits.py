@@ -307,6 +307,20 @@ def test_requests_of_before_an_edit_are_not_paid_for(runs):
     assert len(list(folder.rglob("ledger.jsonl"))) == 4
 
 
+def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs):
+    """run.json, rebuilt from the edited config alone, knew no other name: all was built and submitted once more."""
+    folder = runs.copy("finished")
+    run = folder / "experiments" / f"run_{RID}"
+    (run / "run.json").unlink()
+    edit(folder, "models.0.alias", "other")
+    refused = doit(folder, "to=submit")
+    assert refused.code == 2
+    assert f"the submitted trial {TRIAL} is no longer in the config" in refused.out
+    edit(folder, "models.0.alias", None)
+    assert doit(folder).code == 0
+    assert len(history.calls(run / ".emulator")) == runs.calls
+
+
 # --- a run of a version that left whole numbers as they were written --------------------------------
 
 
