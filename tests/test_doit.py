@@ -584,6 +584,26 @@ def test_a_run_copied_elsewhere_without_its_questions_is_as_finished_there(two, 
     assert artifacts(elsewhere) == artifacts(two)
 
 
+def test_a_copied_run_needs_its_recorded_answers_for_as_long_as_an_answer_is_missing(quick_path):
+    here, there = quick_path / "here", quick_path / "there"
+    tiny(here, ONE_TEMPERATURE.replace("job_seconds: 0", "job_seconds: 0, recorded: answers.jsonl"))
+    (here / "answers.jsonl").write_text('{"question": "Who?", "answers": {"control": ["Ann"]}}\n')
+    assert doit(here, *START, "to=submit").code == 0
+    sent = history.jobs(run_folder(here) / ".emulator")
+    shutil.copytree(here, there, ignore=shutil.ignore_patterns("answers.jsonl"))
+    stuck = doit(there)
+    assert stuck.code == 1
+    gone = f"{there / 'answers.jsonl'}: there is no such file of recorded answers."
+    assert f"download:{TRIAL}: experiments/run_{RID}/.emulator: the emulator did not start: {gone}\n" in stuck.out
+    assert "\nNothing was sent; its jobs, and all that arrived from them, are as they were.\nNext: put" in stuck.out
+    shutil.move(here / "answers.jsonl", there)
+    assert doit(there).code == 0
+    assert history.jobs(run_folder(there) / ".emulator") == sent
+    (there / "answers.jsonl").unlink()
+    assert doit(there).worked == []
+    assert doit(there, "force=all").code == 0
+
+
 # --- forget and force -------------------------------------------------------------------------------
 
 

@@ -231,10 +231,13 @@ def test_a_port_that_another_store_took_is_not_mistaken_for_ours(folder, tmp_pat
 def test_a_start_that_fails_says_why(folder, tmp_path):
     with pytest.raises(ProviderError) as error:
         process.ensure(folder, Config(recorded=tmp_path / "absent.jsonl"))
-    assert "absent.jsonl" in str(error.value)
-    assert "no such file" in str(error.value)
+    # On its first line, which is all that a list of phases shows of it.
+    absent = tmp_path / "absent.jsonl"
+    assert error.value.what == f"the emulator did not start: {absent}: there is no such file of recorded answers."
+    assert error.value.where == str(folder)
+    assert error.value.kept == "Nothing was sent; its jobs, and all that arrived from them, are as they were."
     assert str(error.value).count("Next: ") == 1
-    assert error.value.hint.startswith("put it there (a copied run needs it too)")
+    assert error.value.hint.startswith("put it there (a copied run needs it too, for as long as an answer is missing)")
 
 
 def test_a_taken_port_is_named(folder):

@@ -149,10 +149,11 @@ def start(store: Path, config: Config) -> Handle | None:
         said, _, next_step = child.stderr.read().decode("utf-8", "replace").strip().partition("\nNext: ")
         if child.wait() == EXIT_NOT_READY:
             return None
+        in_time = "" if ready else f" within {START_SECONDS:g} s"
         raise ProviderError(
-            f"the emulator did not start{'' if ready else f' within {START_SECONDS:g} s'}.",
+            f"the emulator did not start{in_time}: {said or 'it said nothing.'}",
             where=str(store),
-            kept=said or "It said nothing.",
+            kept="Nothing was sent; its jobs, and all that arrived from them, are as they were.",
             hint=f"{next_step or 'see what it said above'}, then run the same command again",
         )
     finally:

@@ -23,7 +23,10 @@ from pipeline.emulator.config import Replay
 from pipeline.errors import ConfigError
 
 _GONE = "there is no such file of recorded answers."
-_BRING_BACK = "put it there (a copied run needs it too), or change emulator.recorded or emulator.replay"
+_BRING_BACK = (
+    "put it there (a copied run needs it too, for as long as an answer is missing), or change emulator.recorded or "
+    "emulator.replay in the config"
+)
 _VARIANT_STEP = 0.5  # how much less likely each further recorded variant is, in units of temperature
 
 
