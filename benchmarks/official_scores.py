@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import sources
 from pipeline.cells import unguard
+from pipeline.items import question_id
 from pipeline.paths import RunPaths, resource
 from pipeline.scoring import benchmarks as registry
 from pipeline.scoring.response import ItemScorer, ScoringSettings
@@ -153,7 +153,7 @@ def expected(case: Case, data: Path) -> Scores:
     with open(data / "expected_official_scores_per_question.csv", newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["dataset"] == case.dataset and row["system"] in case.systems.values():
-                item = sources.question_id(row["id"]) if case.dataset == "nq_open" else row["id"]
+                item = question_id(row["id"]) if case.dataset == "nq_open" else row["id"]
                 found[row["system"], item] = (float(row["em"]), float(row["f1"]) if row["f1"] else None)
     return found
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import sources
 from pipeline.errors import SourceError, TrialmakeError, UnreadableFile
+from pipeline.items import BENCHMARKS, question_id
 from pipeline.paths import resource
 
 
@@ -101,7 +102,7 @@ def test_nq_open_items_are_named_by_their_question(path):
     items = read(path, "nq_open", [{"question": text, "answer": ["Norway"]} for text in (asked, "b", asked)])
     nfd = unicodedata.normalize("NFD", asked)
     assert nfd != asked
-    assert items[0].item_id == sources.question_id(nfd) == hashlib.sha256(asked.encode()).hexdigest()[:16]
+    assert items[0].item_id == question_id(nfd) == hashlib.sha256(asked.encode()).hexdigest()[:16]
     assert [item.item_id.count("-") for item in items] == [0, 0, 1]
     assert items[2].item_id == f"{items[0].item_id}-2"
     assert items[0].context is None
@@ -162,7 +163,7 @@ def test_own_jsonl_rows_may_be_open_or_closed_book(path):
     ]
     items = read(path, "jsonl", rows)
     assert [item.item_id for item in items] == [
-        "a", "7", *(sources.question_id(text) for text in ("q3", "q4", "q5")),
+        "a", "7", *(question_id(text) for text in ("q3", "q4", "q5")),
     ]  # fmt: skip
     assert [item.answers for item in items] == [("x", "y"), ("x",), ("x",), (), ("x",)]
     assert [item.context for item in items] == [None, None, "passage", "passage", None]
@@ -327,7 +328,7 @@ def test_a_limit_reads_no_further(path):
 
 
 def test_absent_and_unreadable_are_told_apart(tmp_path):
-    for format_ in sources.BENCHMARKS:
+    for format_ in BENCHMARKS:
         with pytest.raises(SourceError, match="there is no such question file"):
             list(sources.read(tmp_path / "none", source(format_)))
         with pytest.raises(UnreadableFile):
@@ -358,7 +359,7 @@ JSONISH = st.recursive(
 )
 
 
-@given(st.sampled_from([*sources.BENCHMARKS]), JSONISH | st.binary(max_size=30) | st.text(max_size=30))
+@given(st.sampled_from([*BENCHMARKS]), JSONISH | st.binary(max_size=30) | st.text(max_size=30))
 @settings(max_examples=150, deadline=None)
 def test_any_content_gives_items_or_our_error(tmp_path_factory, format_, content):
     path = tmp_path_factory.getbasetemp() / "fuzzed"
