@@ -6,9 +6,10 @@ is known only when the new bytes are there, so the plan says "may run".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def plan(session: Session) -> Plan:
     """The plan for the cells this invocation is about (archive only when asked for)."""
     work = session.workspace
     steps: list[Step] = []
-    moving: dict[str, Step] = {}  # file -> the step that will or may write it anew, or is kept from it
+    moving: dict[str, Step] = {}  # file or task -> the step that will or may do it anew, or is kept from it
     to_send: list[tuple[str, Estimate]] = []
     for phase, slug in session.cells():
         if not (phase.by_default or session.request.phases):
@@ -97,8 +98,9 @@ def plan(session: Session) -> Plan:
 def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> Step:
     phase = question.phase
     causes = [moving[name] for name in question.input_names if name in moving]
+    before = [moving[task] for task in _tasks(phase.after, question.slugs) if task in moving]
     step = Step(phase.name, question.slug, decision.verb, decision.reason)
-    if blocked := next((cause for cause in causes if cause.verb in (Refuse.verb, NOT_REACHED)), None):
+    if blocked := next((cause for cause in (*causes, *before) if cause.verb in (Refuse.verb, NOT_REACHED)), None):
         step = Step(phase.name, question.slug, NOT_REACHED, f"since {blocked.phase} is {_REFUSED[blocked.verb]}")
     elif unfit := next(_unfit(question, decision, moving), None):
         step = Step(phase.name, question.slug, unfit.verb, unfit.reason)
@@ -106,8 +108,12 @@ def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> St
         step = Step(phase.name, question.slug, "may run", f"if {causes[0].phase} writes other bytes")
     elif isinstance(decision, Skip):
         return step
-    moving.update(dict.fromkeys(question.target_names, step))
+    moving.update(dict.fromkeys((*question.target_names, *_tasks([phase.name], [question.slug])), step))
     return step
+
+
+def _tasks(phases: Iterable[str], slugs: Iterable[str]) -> list[str]:
+    return [f"{phase}:{slug}" for phase, slug in product(phases, slugs)]
 
 
 def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> Iterator[Refuse]:

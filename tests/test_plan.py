@@ -61,15 +61,15 @@ def start(*phases, **words):
     assert ending.errors == {}
 
 
-def send(part, *, accepted=True):
-    """What the ledger of *part* holds once it was submitted."""
+def send(part, *, accepted=True, sha256=None):
+    """What the ledger of *part* holds once it was submitted, or other requests of this *sha256* in its place."""
     with reading(rid="r1") as opened:
         [listed] = [entry for entry in opened.workspace.index(SLUG).parts if entry.part == part]
     path = TRIAL.part(part).ledger
     name = attempts.job_id("r1", SLUG, part, 1, listed.sha256, "lab/small")
     submission = Submission(name, f"{name}-in", f"{name}-out", path, listed.rows, "lab/small", "x")
     estimate = {"input_tokens": 1, "output_tokens": 1, "usd": 0.25}
-    ledger.intend(path, 1, submission, listed.sha256, Binding("fireworks", "lab", "x"), estimate)
+    ledger.intend(path, 1, submission, sha256 or listed.sha256, Binding("fireworks", "lab", "x"), estimate)
     if accepted:
         job = Job(name, "RUNNING", JobPhase.RUNNING, "lab/small", f"{name}-in", f"{name}-out")
         ledger.accept(path, 1, Accepted(job, adopted=False))
@@ -181,6 +181,17 @@ def test_a_run_that_is_refused_would_send_nothing(folder):
     assert verbs(found)["build"] == "refuse"
     assert {verbs(found)[phase] for phase in ("submit", "download", "parse", "index")} == {"not reached"}
     assert found.requests == 0
+
+
+def test_what_comes_after_a_refused_submit_is_not_reached(folder):
+    """Download has no file of submit's to wait for: it stood in the plan as if there were something to collect."""
+    start("prepare", "build")
+    send("t0_control_p01", sha256="0" * 64)
+    found = planned(rid="r1")
+    assert (verbs(found)["build"], verbs(found)["submit"]) == ("skip", "refuse")
+    assert {verbs(found)[phase] for phase in ("download", "parse", "report", "index")} == {"not reached"}
+    [step] = [step for step in found.steps if step.phase == "download"]
+    assert step.reason == "since submit is refused"
 
 
 def test_what_follows_from_new_bytes_may_run(folder):
