@@ -254,20 +254,39 @@ def _confirm(session: Session, planned: Planned) -> None:
             f"to be submitted: {planned.estimate.rows:,} requests in {planned.parts:,} parts, about "
             f"{planned.estimate.input_tokens:,} tokens in and {planned.estimate.output_expected:,} out, {planned.cost}"
         )
-    threshold = session.workspace.config["budget"]["confirm_above_usd"]
-    if threshold is None or session.request.yes or (planned.at_most is not None and planned.at_most <= threshold):
+    if asks_above(session, planned) is None:
         return
-    before = f", beside at most {plain.usd(planned.sent)} sent by this command" if planned.sent else ""
-    kept = "Nothing more was sent." if planned.sent else "Nothing was sent."
     if not console.can_ask():
-        raise Refused(
-            f"this would submit requests {planned.cost}{before}, above budget.confirm_above_usd = {threshold:g}, "
-            f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
-            kept=kept,
-            hint=f"{session.resume_command} yes=1",
-        )
-    if not console.ask(f"Submit {planned.cost}{before}?"):
-        raise Refused("not confirmed.", kept=kept, hint=session.resume_command)
+        raise nobody_to_ask(session, planned)
+    if not console.ask(f"Submit {planned.cost}{_before(planned)}?"):
+        raise Refused("not confirmed.", kept=_kept(planned), hint=session.resume_command)
+
+
+def asks_above(session: Session, planned: Planned) -> float | None:
+    """`budget.confirm_above_usd` where *planned* is above it and a yes is wanted first; None where none is."""
+    threshold: float | None = session.workspace.config["budget"]["confirm_above_usd"]
+    if not planned.parts or threshold is None or session.request.yes:
+        return None
+    return None if planned.at_most is not None and planned.at_most <= threshold else threshold
+
+
+def nobody_to_ask(session: Session, planned: Planned) -> Refused:
+    """Why *planned*, which wants a yes, is not submitted where nobody can say one."""
+    threshold = session.workspace.config["budget"]["confirm_above_usd"]
+    return Refused(
+        f"this would submit requests {planned.cost}{_before(planned)}, above budget.confirm_above_usd = {threshold:g}, "
+        f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
+        kept=_kept(planned),
+        hint=f"{session.resume_command} yes=1",
+    )
+
+
+def _before(planned: Planned) -> str:
+    return f", beside at most {plain.usd(planned.sent)} sent by this command" if planned.sent else ""
+
+
+def _kept(planned: Planned) -> str:
+    return "Nothing more was sent." if planned.sent else "Nothing was sent."
 
 
 def _index(session: Session, slug: str) -> Index:

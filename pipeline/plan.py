@@ -6,18 +6,18 @@ is known only when the new bytes are there, so the plan says "may run".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline import foreign, jsonl, plain, sources
+from pipeline import actions, console, foreign, jsonl, plain, sources
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
 from pipeline.done import inputs_changed, stale_requests
-from pipeline.errors import DamagedArtifact
+from pipeline.errors import BudgetExceeded, DamagedArtifact, Refused, TrialmakeError
 from pipeline.opening import config_path
 from pipeline.paths import RunPaths
 from pipeline.phases.build import body, messages
@@ -47,7 +47,8 @@ class Plan:
     """The steps in order, and what would be sent; *usd* is (low, expected, high), None for an unknown price.
 
     *cost* says it in words, *unpriced* names the models to be asked that have no price. *config* is what a run that
-    does not exist yet would be made from. *committed_usd* is spent or may still be.
+    does not exist yet would be made from. *committed_usd* is spent or may still be. *confirm_above_usd* is set where
+    what would be sent is above it, and a yes is wanted first.
     """
 
     rid: str
@@ -61,38 +62,60 @@ class Plan:
     unpriced: tuple[str, ...]
     committed_usd: float | None
     max_usd: float | None
+    confirm_above_usd: float | None
+
+
+class Unsent(NamedTuple):
+    """What submit would send of a trial: *part*, or (None) all of a temperature and condition that is not built yet.
+
+    *anew*: not even an intent of it was made, so that it is still to be agreed to and to be counted.
+    """
+
+    slug: str
+    part: str | None
+    estimate: Estimate
+    anew: bool
 
 
 def plan(session: Session) -> Plan:
     """The plan for the cells this invocation is about (archive only when asked for)."""
     work = session.workspace
-    steps: list[Step] = []
-    moving: dict[str, Step] = {}  # file or task -> the step that will or may do it anew, or is kept from it
-    to_send: list[tuple[str, Estimate]] = []
-    for phase, slug in session.cells():
-        if not (phase.by_default or session.request.phases):
-            continue
-        decision = session.decide(phase.name, slug)
-        steps.append(_step(session.question(phase.name, slug), decision, moving))
-        if phase.name == "submit" and steps[-1].verb not in (NOT_REACHED, Refuse.verb):
-            to_send += [(slug, estimate) for estimate in _unsent(session, slug)]
-    planned = Planned()
-    for slug, estimate in to_send:
-        planned = planned.with_part(estimate, Price.of(work.config, work.trials[slug]), slug)
+    steps = _steps(session, {})
+    submitting = [step.trial for step in steps if step.phase == "submit" and step.verb not in _REFUSED]
+    to_send = [unsent for slug in submitting for unsent in _unsent(session, slug)]
+    planned = _together(work, to_send)
+    committed = list(budget.committed(work))
+    anew = [unsent for unsent in to_send if unsent.anew]
+    if held := _held_back(session, anew, committed):
+        steps = _steps(session, held)
     return Plan(
         rid=work.rid,
         # What would be made has no config yet; a folder of its name may be there, of a run that was never submitted.
         config=None if work.record.config_sha256 else config_path(session.request),
-        steps=tuple(steps),
+        steps=steps,
         requests=planned.estimate.rows,
         input_tokens=planned.estimate.input_tokens,
         output_tokens=planned.estimate.output_expected,
         usd=planned.usd,
         cost=planned.cost,
         unpriced=planned.unpriced,
-        committed_usd=_committed(work),
+        committed_usd=_sum(committed),
         max_usd=work.config["budget"]["max_usd"],
+        confirm_above_usd=actions.asks_above(session, _together(work, anew)),
     )
+
+
+def _steps(session: Session, held: Mapping[str, Refuse]) -> tuple[Step, ...]:
+    """Every step; the trials in *held* are not submitted."""
+    steps: list[Step] = []
+    moving: dict[str, Step] = {}  # file or task -> the step that will or may do it anew, or is kept from it
+    for phase, slug in session.cells():
+        if phase.by_default or session.request.phases:
+            decision = session.decide(phase.name, slug)
+            if phase.name == "submit":
+                decision = held.get(slug, decision)
+            steps.append(_step(session.question(phase.name, slug), decision, moving))
+    return tuple(steps)
 
 
 def _step(question: Question, decision: Decision, moving: dict[str, Step]) -> Step:
@@ -125,8 +148,70 @@ def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> I
             yield stale
 
 
-def _unsent(session: Session, slug: str) -> Iterator[Estimate]:
-    """Estimates of what submit would send for a trial: parts without an accepted job, or all that build would write."""
+def _held_back(session: Session, anew: Sequence[Unsent], committed: Sequence[float | None]) -> dict[str, Refuse]:
+    """trial -> why the queue would submit nothing more of it: a price is lacking, a yes, or room in the budget.
+
+    Only what is certain: where anything is under way, what it costs in the end may leave room for more.
+    """
+    work = session.workspace
+    if (refused := _not_agreed(session, anew, committed)) is not None:
+        return {unsent.slug: _refuse(refused) for unsent in anew}
+    held: dict[str, Refuse] = {}
+    if not _under_way(work):
+        for slug, (first, *_) in groupby(anew, lambda unsent: unsent.slug):
+            if first.part is None:
+                break  # how large its first part will be is not known
+            try:
+                most = _together(work, [first]).at_most
+                budget.check(work.config, committed, most, f"{slug}/{first.part}", work.paths.config)
+            except BudgetExceeded as exceeded:
+                held[slug] = _refuse(exceeded)
+            else:
+                break  # it will be under way
+    return held
+
+
+def _not_agreed(
+    session: Session, anew: Sequence[Unsent], committed: Sequence[float | None]
+) -> BudgetExceeded | Refused | None:
+    """Why the queue would submit nothing more of any trial: a price is lacking, or a yes that nobody can say."""
+    work, slugs = session.workspace, {unsent.slug for unsent in anew}
+    unpriced = [
+        trial
+        for slug, trial in work.trials.items()
+        if (slug in slugs or None in committed) and Price.of(work.config, trial).input is None
+    ]
+    try:
+        budget.refuse_unpriced(work.config, unpriced, work.paths.config, session.resume_command)
+    except BudgetExceeded as refused:
+        return refused
+    planned = _together(work, anew)
+    if actions.asks_above(session, planned) is None or console.can_ask():
+        return None
+    return actions.nobody_to_ask(session, planned)
+
+
+def _refuse(error: TrialmakeError) -> Refuse:
+    return Refuse(error.what.rstrip("."))
+
+
+def _under_way(work: Workspace) -> bool:
+    """Whether a part that was begun has no results yet."""
+    return any(
+        book.attempts and not work.trial_paths(slug).part(part).results.exists() for slug, part, book in work.ledgers()
+    )
+
+
+def _together(work: Workspace, unsent: Iterable[Unsent]) -> Planned:
+    """What all of it may cost."""
+    planned = Planned()
+    for piece in unsent:
+        planned = planned.with_part(piece.estimate, Price.of(work.config, work.trials[piece.slug]), piece.slug)
+    return planned
+
+
+def _unsent(session: Session, slug: str) -> Iterator[Unsent]:
+    """What submit would send for a trial: parts without an accepted job, or all that build would write."""
     work, trial = session.workspace, session.workspace.trials[slug]
     building = session.decide("build", slug)
     if isinstance(session.decide("submit", slug), Skip | Refuse) or isinstance(building, Refuse):
@@ -138,7 +223,7 @@ def _unsent(session: Session, slug: str) -> Iterator[Estimate]:
     if index is None:
         for temperature in trial.temperatures:
             for condition in trial.conditions:
-                yield _unbuilt(session, trial, temperature, condition)
+                yield Unsent(slug, None, _unbuilt(session, trial, temperature, condition), anew=True)
         return
     for part in index.parts:
         last = work.ledger(slug, part.part).last
@@ -146,9 +231,10 @@ def _unsent(session: Session, slug: str) -> Iterator[Estimate]:
         if results.exists() or (last is not None and last.accepted):
             continue
         if isinstance(building, Skip):
-            yield budget.estimate(work.trial_paths(slug).part_requests(part.part))
+            estimate = budget.estimate(work.trial_paths(slug).part_requests(part.part))
         else:
-            yield _unbuilt(session, trial, part.temp, part.condition).share(part.rows)
+            estimate = _unbuilt(session, trial, part.temp, part.condition).share(part.rows)
+        yield Unsent(slug, part.part, estimate, anew=work.untouched(slug, part.part))
 
 
 def _unbuilt(session: Session, trial: Trial, temperature: float, condition: str) -> Estimate:
@@ -175,13 +261,13 @@ def _questions(session: Session) -> Iterator[tuple[str, str | None]]:
             yield read.question, read.context
 
 
-def _committed(work: Workspace) -> float | None:
-    """What all attempts cost or may still cost; None where a price is not known."""
+def _sum(costs: Iterable[float | None]) -> float | None:
+    """All of them together; None where one is not known."""
     total = 0.0
-    for spent in budget.committed(work):
-        if spent is None:
+    for usd in costs:
+        if usd is None:
             return None
-        total += spent
+        total += usd
     return total
 
 
@@ -205,10 +291,13 @@ def as_text(planned: Plan) -> Iterator[str]:
     if not planned.requests:
         yield "nothing would be sent"
         return
-    sent = f"{planned.requests:,} requests would be sent, about {planned.input_tokens:,} tokens in and"
-    yield f"{sent} {planned.output_tokens:,} out, {planned.cost}"
+    held = any((step.phase, step.verb) == ("submit", Refuse.verb) for step in planned.steps)
+    sent = f"{planned.requests:,} requests would be sent{' if that were mended' if held else ''}, about"
+    yield f"{sent} {planned.input_tokens:,} tokens in and {planned.output_tokens:,} out, {planned.cost}"
     if planned.max_usd is not None:
         yield _limit(planned, planned.max_usd)
+    if planned.confirm_above_usd is not None:
+        yield f"budget.confirm_above_usd = {plain.usd(planned.confirm_above_usd)} wants a yes first: yes=1 gives it"
 
 
 def _limit(planned: Plan, limit: float) -> str:

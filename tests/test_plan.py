@@ -1,6 +1,8 @@
 """The plan says what would run, be sent and cost, before anything is: and nothing is written by asking."""
 
+import io
 import json
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +22,11 @@ GRID = {"temperatures": [0, 0.5], "samples_per_item": 3, "decoding": {"max_token
 REQUESTS = 3 * 2 * 2 * 3  # items x conditions x temperatures x samples
 SLUG = "small-default"
 TRIAL = RunPaths.of("r1").trial(SLUG)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 @pytest.fixture
@@ -223,24 +230,70 @@ def test_prepared_items_are_enough_when_the_questions_are_gone(folder):
 
 
 @pytest.mark.parametrize(
-    ("limit", "prices", "said"),
+    ("limit", "prices", "said", "verb"),
     [
-        (None, PRICES, ""),
-        (100, PRICES, "allows it"),
-        (0.0001, PRICES, "would stop it"),
-        (0.2501, PRICES, "would stop it"),  # 0.25 are committed by the part that runs
-        (100, {}, "cannot be kept without a price"),
+        (None, PRICES, "", "run"),
+        (100, PRICES, "allows it", "run"),
+        (0.0001, PRICES, "would stop it", "run"),  # unless the part that runs costs less than the 0.25 committed
+        (0.2501, PRICES, "would stop it", "run"),
+        (100, {}, "cannot be kept without a price", "refuse"),
     ],
 )
-def test_the_plan_says_what_the_budget_would_say(folder, limit, prices, said):
+def test_the_plan_says_what_the_budget_would_say(folder, limit, prices, said, verb):
     configure(folder, budget={"max_usd": limit}, prices=prices)
     start("prepare", "build")
     send("t0_control_p01")
     found = planned(rid="r1")
     assert found.committed_usd == pytest.approx(0.25)
+    assert verbs(found)["submit"] == verb
     text = "\n".join(plan.as_text(found))
     assert ("budget.max_usd" in text) is (limit is not None)
     assert said in text
+
+
+HELD_BACK = {
+    "the budget": {"budget": {"max_usd": 0.0001}},
+    "a price that is not known": {"budget": {"max_usd": 100}, "prices": {}},
+    "a yes that nobody is there to say": {"budget": {"confirm_above_usd": 0.0001}},
+}
+
+
+@pytest.mark.parametrize("lacking", HELD_BACK)
+def test_what_the_queue_would_refuse_is_refused_in_the_plan(folder, lacking):
+    """After such a refusal the plan once had submit and download run, and the results of nothing parsed."""
+    configure(folder, **HELD_BACK[lacking])
+    start("prepare", "build")
+    found = planned(rid="r1")
+    ending = session_kit.resume("r1", "submit")
+    [submit] = [step for step in found.steps if step.phase == "submit"]
+    assert submit.verb == "refuse"
+    assert submit.reason == ending.errors["submit"].what.rstrip(".")
+    assert {verbs(found)[phase] for phase in ("download", "parse", "report", "index")} == {"not reached"}
+    assert f"{REQUESTS:,} requests would be sent if that were mended" in "\n".join(plan.as_text(found))
+    assert planned(rid="r1") == found  # what was recorded of the refusal changes nothing
+
+
+def test_a_dear_trial_does_not_hold_back_a_cheap_one(folder):
+    """As in the queue: each trial's submit tries its own parts first."""
+    models = [{"id": "lab/small"}, {"id": "lab/cheap"}]
+    prices = {"models": {**PRICES["models"], "lab/cheap": {"input_per_mtok": 0.001, "output_per_mtok": 0.001}}}
+    configure(folder, models=models, prices=prices, budget={"max_usd": 0.0001})
+    start("prepare", "build")
+    submits = {step.trial: step.verb for step in planned(rid="r1").steps if step.phase == "submit"}
+    assert submits == {SLUG: "refuse", "cheap-default": "run"}
+
+
+def test_a_yes_is_wanted_where_one_can_be_said(folder, monkeypatch):
+    configure(folder, budget={"confirm_above_usd": 0.001})
+    start("prepare", "build")
+    assert verbs(planned(rid="r1", yes="1"))["submit"] == "run"
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    asking = planned(rid="r1")
+    assert verbs(asking)["download"] == "run"
+    assert "budget.confirm_above_usd = $0.0010 wants a yes first: yes=1 gives it" in plan.as_text(asking)
+    for part in ("t0_control_p01", "t0_treatment_p01", "t05_control_p01", "t05_treatment_p01"):
+        send(part, accepted=False)
+    assert planned(rid="r1").confirm_above_usd is None  # agreed to when the intents were made
 
 
 # --- choosing, and the two ways to read it --------------------------------------------------------------

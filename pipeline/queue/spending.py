@@ -40,9 +40,9 @@ class Spending:
         for key, work in works.items():
             if work.settled or not self.chosen(work):
                 continue
-            if work.files.root.is_dir() and any(work.files.root.iterdir()):
-                continue  # submitted before, or its raw files are here
             slug = work.paths.slug
+            if not self.context.workspace.untouched(slug, work.part.part):
+                continue
             price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
             planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
             owed.add(key)
