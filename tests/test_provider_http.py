@@ -5,6 +5,7 @@ import logging
 import pickle
 import random
 import socket
+import threading
 import traceback
 
 import pytest
@@ -201,6 +202,39 @@ def test_an_answer_that_drips_is_left_when_its_time_is_up(server, make_api, time
     server.on("GET", JOB, endless(unfinished(["Content-Length: 1000000000"]), b" "))
     with pytest.raises(Trouble, match="does not end"):
         make_api().call("GET", JOB, once=True)
+
+
+@pytest.mark.parametrize(
+    ("whole", "single"),
+    [
+        (b"", b"HTTP/1.1 200 OK\r\nX-Comment: without an end"),
+        (unfinished(["Transfer-Encoding: chunked"]), b"5;comment=without an end"),
+    ],
+    ids=["head", "size of a chunk"],
+)
+def test_a_line_that_drips_is_left_when_its_time_is_up(server, make_api, time, whole, single):
+    """Each byte came within the read timeout, so that headers in single bytes held a run for hours."""
+    looks, sent = threading.Semaphore(0), bytearray()
+
+    def clock():
+        looks.release()
+        return time.clock()
+
+    def drip(connection):
+        connection.sendall(whole)
+        for byte in single:
+            looks.acquire()
+            connection.sendall(bytes([byte]))
+            sent.append(byte)
+
+    time.tick = 7.0
+    server.on("GET", JOB, drip)
+    try:
+        with pytest.raises(Trouble, match="no answer in time"):
+            make_api(clock=clock, read_timeout=5).call("GET", JOB, once=True)
+        assert 15 < len(sent) < 25
+    finally:
+        looks.release(100)
 
 
 def test_a_port_that_refuses_is_one_clear_error(make_api):

@@ -1,7 +1,7 @@
 """The client with the key, and what every request of this package goes through.
 
 `Api` talks to the configured base URL and to nothing else; links are `storage.py`'s. Requests go
-through a bare `HTTPAdapter` and not through a `Session`: so there are no redirects, no cookies, no
+through a bare `Adapter` and not through a `Session`: so there are no redirects, no cookies, no
 proxies and no .netrc (which would win over our header), by construction. `Patience` is the one
 retry layer. A request that creates something is never repeated here: `once=True` raises `Trouble`
 after a single try, and the caller, who knows the id, asks what became of it.
@@ -33,17 +33,17 @@ from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from pipeline import disk, jsonl
 from pipeline.errors import AuthError, ConfigError, DamagedArtifact, Unreachable
 from pipeline.plain import WORDS_SHOWN, readable
+from pipeline.providers.connections import Adapter
 from pipeline.providers.links import without_query
 from pipeline.secret import Secret
 
 BLOCK = 1 << 18  # bytes asked of the socket at once; a slow sender gives less, and the clock is looked at
 MAX_ANSWER = 16 << 20  # bytes of an API answer; a page of 200 jobs has less than 1 MB
-MAX_ANSWER_SECONDS = 120.0  # for reading one, since a drip of single bytes never meets a read timeout
+MAX_ANSWER_SECONDS = 120.0  # for reading the body of one, since a drip of single bytes never meets a read timeout
 
 # 408, 425, 429: not now. 499: the gateway's word for a call cut off on its side. 5xx: server trouble.
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 507, 508, 509, *range(520, 531)})
@@ -259,7 +259,7 @@ class Api:
         self.base_url = base_url.rstrip("/")
         self._key = key
         self._pace = pace
-        self._adapter = HTTPAdapter()  # its default is no retry at all
+        self._adapter = Adapter(pace.clock)
         self._answered = False  # whether it was the service that is there, at least once
 
     def close(self) -> None:
@@ -351,7 +351,7 @@ class _Bearer(requests.auth.AuthBase):
 HEADERS = {"User-Agent": "trialmake", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-def send(adapter: HTTPAdapter, request: requests.Request, pace: Pace) -> requests.Response:
+def send(adapter: Adapter, request: requests.Request, pace: Pace) -> requests.Response:
     """One request, answered up to its headers. Raises Trouble."""
     shown = f"{request.method} {without_query(str(request.url))}"
     started = time.perf_counter()

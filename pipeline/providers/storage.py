@@ -14,15 +14,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 
 from pipeline import disk
 from pipeline.errors import Refused
+from pipeline.providers.connections import Adapter
 from pipeline.providers.http import HEADERS, Answer, FileBody, Pace, Trouble, blocks, send
 from pipeline.providers.links import LinkPolicy, without_query
 
@@ -48,7 +46,7 @@ class Links:
     def __init__(self, policy: LinkPolicy, pace: Pace) -> None:
         self._policy = policy
         self._pace = pace
-        self._adapter = _GuardedAdapter(policy)
+        self._adapter = Adapter(pace.clock, self._require_peer)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -99,6 +97,10 @@ class Links:
             raise self._trouble(url, f"its host is not known ({error.strerror or error})") from error
         request = requests.Request(method, url, headers={**HEADERS, **headers}, data=body)
         return send(self._adapter, request, self._pace)
+
+    def _require_peer(self, connection: HTTPConnection) -> None:
+        """Ask the policy about the peer of a new connection, before a request goes out on it."""
+        self._policy.require_peer(connection.host, connection.port, connection.sock.getpeername()[0])
 
     def _require(self, response: requests.Response, url: str, wanted: tuple[int, ...]) -> None:
         if response.status_code in wanted:
@@ -174,33 +176,3 @@ def _announced_md5(headers: Mapping[str, str]) -> bytes | None:
             except binascii.Error:
                 return None
     return None
-
-
-class _GuardedAdapter(HTTPAdapter):
-    """Asks the policy about the peer of every new connection, before a request goes out on it."""
-
-    def __init__(self, policy: LinkPolicy) -> None:
-        self._policy = policy
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        policy = self._policy
-
-        class Http(HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                policy.require_peer(self.host, self.port or 80, self.sock.getpeername()[0])
-
-        class Https(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                policy.require_peer(self.host, self.port or 443, self.sock.getpeername()[0])
-
-        class HttpPool(HTTPConnectionPool):
-            ConnectionCls = Http
-
-        class HttpsPool(HTTPSConnectionPool):
-            ConnectionCls = Https
-
-        self.poolmanager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
