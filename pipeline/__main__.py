@@ -12,12 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-try:
-    from pipeline import console, graph
-except ModuleNotFoundError as error:
-    from pipeline.plain import lacking
-
-    sys.exit(lacking(error.name))
+from pipeline import console, graph
 from pipeline.errors import (
     EXIT_DONE,
     EXIT_ERROR,

@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pipeline import jsonl
 from pipeline.plain import INVISIBLE, visible
 
 if TYPE_CHECKING:  # a tenth of a second, for what only a terminal needs
@@ -61,9 +60,11 @@ def as_json(value: Any, *, pretty: bool = True) -> str:
     """*value* as JSON to print, the same value for whoever parses it.
 
     Our escapes (`\\xad`) mean nothing in JSON, so what would act unseen, or standard output cannot encode, stands
-    there as JSON's own (`\\u00ad`).
+    there as JSON's own (`\\u00ad`). So does half a surrogate pair: a byte in a file's name that is not UTF-8, which
+    `jsonl` refuses to write into a file.
     """
-    text = (jsonl.dumps_pretty(value) if pretty else jsonl.dumps(value)).decode().rstrip()
+    layout: dict[str, Any] = {"indent": 2} if pretty else {"separators": (",", ":")}
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, **layout)
     return (INVISIBLE if is_unicode() else _NOT_ASCII).sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -57,6 +58,18 @@ def test_json_is_json_whatever_it_holds(capsys):
         assert visible(out) == out
         assert "é 漢字 👩\u200d🚀" in out
         assert out.count("\n") == (1 if not pretty else 7)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_utf8_is_json_too(monkeypatch, encoding):
+    """A folder named in Latin-1 made each --json end in a traceback, a plain error message among them."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    value = {"path": os.fsdecode(b"caf\xe9/experiment.yaml")}
+    console.say(console.as_json(value, pretty=False))
+    document = stream.buffer.getvalue().decode("ascii")
+    assert document == '{"path":"caf\\udce9/experiment.yaml"}\n'
+    assert json.loads(document) == value
 
 
 @pytest.mark.parametrize(

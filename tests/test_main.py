@@ -92,7 +92,7 @@ def test_without_the_environment_it_says_so_in_two_lines():
         capture_output=True,
         text=True,
     )
-    assert (ran.returncode, ran.stdout) == (1, "")
+    assert (ran.returncode, ran.stdout) == (2, "")
     assert "the project's environment is not active, or older than the code.\nNext: make setup" in ran.stderr
 
 
