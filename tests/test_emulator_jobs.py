@@ -1,16 +1,22 @@
 """The life of an emulated job: its states by the clock, what fails it, what it writes, what outlives it."""
 
 import json
+import sqlite3
 import tracemalloc
 
 import pytest
 from emulator_kit import ABSTAIN, SLOW, Api, fetch, row, started
+from faulty_disk import FaultyDisk
 
 from pipeline.emulator import input_rows, jobs
-from pipeline.emulator.answers.completion import tokens
+from pipeline.emulator.answers.completion import Answerer, tokens
+from pipeline.emulator.config import Config
 from pipeline.emulator.records import NEVER, Counts, Job
+from pipeline.emulator.store import Store
+from pipeline.emulator.worker import Worker
 
 WINDOW = 24 * 3600.0
+PATIENCE = 20  # seconds for what takes milliseconds on an idle machine
 
 
 @pytest.fixture
@@ -364,3 +370,52 @@ def test_a_hundred_thousand_rows_are_never_held(api):
     tracemalloc.stop()
     assert job["jobProgress"]["outputRows"] == 100_000
     assert peak < 30_000_000
+
+
+# --- a full disk -------------------------------------------------------------------------------
+
+
+def test_a_job_whose_results_find_no_room_fails_and_the_next_one_does_not(api):
+    """The thread ended, and every job was running for ever."""
+    api.dataset("in", [row()])
+    api.create_job("j")
+    with FaultyDisk(fail_at=0) as full:
+        api.advance(SLOW)
+    assert full.fired
+    assert full.operations[0].startswith("open ")
+    failed = api.job("j")
+    assert failed["state"] == "JOB_STATE_FAILED"
+    assert failed["status"]["message"] == "the emulator's disk: could not be written (No space left on device)."
+    assert failed["jobProgress"]["percent"] == 0
+    assert api.finished("k")["state"] == "JOB_STATE_COMPLETED"
+
+
+class FullStore(Store):
+    """A store without room for what becomes of a job, *left* times."""
+
+    left = 2
+
+    def update_job(self, record):
+        if self.left:
+            self.left -= 1
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        super().update_job(record)
+
+
+def test_what_became_of_a_job_is_recorded_when_there_is_room_again(tmp_path):
+    store, ended = FullStore(tmp_path), []
+    store.add_job(job_of(planned(job_seconds=0)))
+    worker = Worker(store, Answerer(Config()), lambda: ended.append(True))
+    worker.start()
+    while store.left:
+        worker.wake()
+        assert worker.settle(PATIENCE)
+    worker.wake()
+    assert worker.settle(PATIENCE)
+    assert store.job("j").error == "input dataset not found"
+    worker.stop()
+    worker.join()
+    store.close()
+    assert not ended

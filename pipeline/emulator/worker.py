@@ -2,11 +2,13 @@
 
 It goes by the timetable, so a job that waits costs nothing. A job's output is written once, whole, and
 becomes known in one transaction with its counts; a kill before that leaves nothing, and the restarted
-emulator does the work again with the same result. Memory does not grow with the number of rows.
+emulator does the work again with the same result. A full disk fails the job, not the thread. Memory does
+not grow with the number of rows.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -22,9 +24,11 @@ from pipeline.emulator.input_rows import Cancelled, InputFile, InputRows, check
 from pipeline.emulator.jobs import Progress
 from pipeline.emulator.records import Counts, Dataset, Job, StoredFile
 from pipeline.emulator.store import Store
+from pipeline.errors import DiskTrouble
 
 SUCCESS_FILE = "BIJOutputSet.jsonl"
 ERROR_FILE = "error-data"
+_FULL_SECONDS = 1.0  # until the database, whose disk was full, is tried again
 _FLUSH_ROWS = 500  # rows between two looks at whether the job is still wanted
 
 # The job's field names for parameters, and those of a row's body.
@@ -80,7 +84,12 @@ class Worker(threading.Thread):
         try:
             while not self._stopping:
                 news = self._wakings
-                delay = self._do_what_is_due()
+                try:
+                    delay = self._do_what_is_due()
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                        raise
+                    delay = _FULL_SECONDS  # nothing was recorded: the work is done again, to the same end
                 if delay is None or delay > 0:
                     with self._turn:
                         self._settled_at = news
@@ -113,6 +122,10 @@ class Worker(threading.Thread):
             except FileNotFoundError:
                 now = self._store.clock.now()
                 self._update(job, error="input dataset not found", validated_at=job.validated_at or now)
+            except DiskTrouble as trouble:
+                message = f"the emulator's disk: {trouble.what}"
+                now = self._store.clock.now()
+                self._update(job, executed_at=now, end_state=jobs.FAILED, end_message=message, share=0.0)
         self._under_way = None
         return 0.0
 
