@@ -257,9 +257,8 @@ class Queue:
                         # for damage and set them aside. From the raw files they come back, and nothing is sent.
                         before.settled = False
             if any(not works[key].settled for key in works.keys() - self._works.keys()):
-                self._spending.announced = (
-                    False  # under `-n`, and of named tasks, one trial is built when another is under way
-                )
+                # Under `-n`, and of named tasks, one trial is built when another is under way.
+                self._spending.announced = False
             self._works = works
 
     def _list(self, slug: str, index: Index | None, *, settled: bool = False) -> list[Work]:
