@@ -121,12 +121,15 @@ class Lab:
         self.read_timeout = 10.0
         self.before: Callable[[str], None] = lambda _what: None  # called at every boundary
         self.naps = 0
+        self._clients: list[Fireworks] = []
 
     def __enter__(self) -> "Lab":
         return self
 
     def __exit__(self, *_: object) -> None:
         disk.observer = None
+        for client in self._clients:
+            client.close()
         self.emulator.stop()
         self._own.cleanup()
 
@@ -215,7 +218,7 @@ class Lab:
 
     def client(self) -> Fireworks:
         """A client whose every pause moves the clock."""
-        return Fireworks(
+        client = Fireworks(
             self.emulator.url,
             Secret(self.key),
             self.account,
@@ -223,6 +226,8 @@ class Lab:
             pace=Pace(clock=self._tick, sleep=self.sleep, random=lambda: 0.5, read_timeout=self.read_timeout),
             ready_seconds=120.0,
         )
+        self._clients.append(client)
+        return client
 
     def now(self) -> float:
         return self.emulator.service.now()

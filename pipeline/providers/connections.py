@@ -35,7 +35,8 @@ class Adapter(HTTPAdapter):
 
         class Response(http.client.HTTPResponse):
             def begin(self) -> None:
-                self._timed = _Timed(self.fp.detach(), clock)
+                self._timed = _Timed(self.fp.raw, clock)  # before detach: an answer without a stream cannot be closed
+                self.fp.detach()
                 self.fp = io.BufferedReader(self._timed)
                 super().begin()
 
@@ -43,19 +44,18 @@ class Adapter(HTTPAdapter):
                 self._timed.restart()  # how long the whole body may take, its reader says
                 return super().read1(n)
 
-        class Http(HTTPConnection):
-            response_class = Response
+        class Ours:
+            response_class: Any = Response
 
             def connect(self) -> None:
-                super().connect()
-                connected(self)
+                super().connect()  # type: ignore[misc] # of the class beside this one
+                connected(self)  # type: ignore[arg-type]
 
-        class Https(HTTPSConnection):
-            response_class = Response
+        class Http(Ours, HTTPConnection):
+            pass
 
-            def connect(self) -> None:
-                super().connect()
-                connected(self)
+        class Https(Ours, HTTPSConnection):
+            pass
 
         class HttpPool(HTTPConnectionPool):
             ConnectionCls = Http
@@ -69,7 +69,7 @@ class Adapter(HTTPAdapter):
 class _Timed(io.RawIOBase):
     """What a connection brings in PIECE_SECONDS from the last `restart`."""
 
-    def __init__(self, raw: io.RawIOBase, clock: Callable[[], float]) -> None:
+    def __init__(self, raw: Any, clock: Callable[[], float]) -> None:
         self._raw = raw
         self._clock = clock
         self.restart()
@@ -86,7 +86,8 @@ class _Timed(io.RawIOBase):
         """What one receive brings. Raises TimeoutError."""
         if self._clock() > self._deadline:
             raise TimeoutError
-        return self._raw.readinto(buffer)
+        received: int | None = self._raw.readinto(buffer)
+        return received
 
     def close(self) -> None:
         """Let go of the connection too."""
