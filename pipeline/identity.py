@@ -26,7 +26,7 @@ FORMATS: Mapping[str, int] = {
     "prepare": 1,
     "build": 1,
     "download": 1,
-    "parse": 1,
+    "parse": 2,
     "score": 3,
     "stats": 9,
     "costs": 3,

@@ -400,6 +400,19 @@ def test_counts_that_cannot_be_make_no_run_cheaper(quick_path, tokens, unpriced,
     assert (found["unpriced_rows"], found["usd"]) == (unpriced, None if usd is None else round(usd, 6))
 
 
+def test_a_count_of_64_bits_is_none_and_keeps_no_trial_from_its_costs(quick_path):
+    """The sum of two was none that JSON can hold: a TypeError at every try, over answers that were paid."""
+    most = 2**64 - 1
+    small = Priced(quick_path)
+    small.used(lambda name: (most, 10, most) if "control" in name else (100, 10, 110))
+    small.history({**COUNTS, "input_tokens": most}, {**COUNTS, "input_tokens": most})
+    small.scored(*SCORES)
+    small.costs()
+    assert small.document["conditions"]["control"]["unpriced_rows"] == 4
+    assert small.document["usd"] == round(400 * IN + 40 * OUT, 6)
+    assert small.document["attempts"]["provider_counts"] is None
+
+
 def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):
     history = json.loads(small.paths.attempts.read_bytes())
     history["parts"][0]["attempts"] = []

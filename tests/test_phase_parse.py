@@ -154,10 +154,17 @@ def test_no_answer_is_an_error_and_never_a_blank_one(small, answer, status, text
         ((0, 6, 6, 12), ["0", "6", "6", "0"]),
         ((-5, 6, 11, 4), ["", "6", "11", "4"]),
         ((5, -6, -1, -4), ["5", "", "", ""]),
+        ((5, 6, 4, 4), ["5", "6", "4", "4"]),
+        ((2**40, 0, 2**40, 1), [str(2**40), "0", str(2**40), "1"]),
+        ((2**64 - 1, 6, 11, 4), ["", "6", "11", "4"]),
+        ((5, 2**63, 2**40 + 1, 4), ["5", "", "", "4"]),
+        ((5, 6, 11, 2**64 - 1), ["5", "6", "11", ""]),
     ],
 )
 def test_a_count_that_was_not_given_stays_empty(small, tokens, cells_):
-    """Missing usage once counted as 0 tokens, and a count that cannot be made the run cheaper."""
+    """Missing usage once counted as 0 tokens, a negative count made the run cheaper, and one of 2**64 - 1 made costs
+    end in a TypeError at every try.
+    """
     small.combine(lambda _name: completion("x", tokens=tokens))
     small.parse()
     for path in (small.paths.predictions, small.paths.usage):

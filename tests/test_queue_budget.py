@@ -178,6 +178,8 @@ COUNTED = {"input_tokens": 1000, "output_tokens": 100, "succeeded": 3}
         ({"ended": JobPhase.PARTIAL, "counts": SILENT}, PRICE, 0.0),
         ({"ended": JobPhase.COMPLETED, "counts": SILENT | {"failed": 3}}, PRICE, 0.0),
         ({"ended": JobPhase.COMPLETED, "counts": SILENT | {"failed": 0}}, PRICE, 0.5),
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED | {"input_tokens": 2**63}}, PRICE, 0.5),  # no count of tokens
+        ({"ended": JobPhase.COMPLETED, "counts": COUNTED | {"output_tokens": 2**63}}, PRICE, 0.5),
         ({"ended": JobPhase.FAILED, "counts": {}}, PRICE, 0.5),
         ({"ended": JobPhase.FAILED, "counts": {"input_tokens": 0}}, PRICE, 0.0),
         ({"counts": {"input_tokens": 1000}}, PRICE, 0.5),

@@ -24,6 +24,7 @@ from pipeline.parts import Index, Part
 from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.predictions import ERROR, OK, PREDICTION_COLUMNS, TRUNCATED, USAGE_COLUMNS
+from pipeline.providers.base import MOST_TOKENS
 
 _STATUS = {"length": TRUNCATED, "content_filter": ERROR}  # by finish reason; OK for all others
 
@@ -106,8 +107,8 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
         if not (
             type(prompt) is type(completion) is type(total) is type(cached) is int
             and type(request) is type(finish) is type(text) is str
-            and 0 <= cached <= prompt
-            and completion >= 0 <= total
+            and 0 <= cached <= prompt <= total <= MOST_TOKENS
+            and 0 <= completion <= total
         ):
             raise TypeError("a null in the place of a count or a name, or a count that cannot be")
         tokens, problem = f'"{prompt}","{completion}","{total}","{cached}"', ""
@@ -144,8 +145,8 @@ def _sparse(row: dict[str, Any]) -> tuple[str, str, str | None, str, str]:
     counts = _named(response.get("usage"))
     details = _named(counts.get("prompt_tokens_details"))
     said = (*map(counts.get, ("prompt_tokens", "completion_tokens", "total_tokens")), details.get("cached_tokens"))
-    # What the provider did not say stays empty, it is not 0; and a count below 0 is none.
-    numbers = [number if type(number) is int and number >= 0 else None for number in said]
+    # What the provider did not say stays empty, it is not 0; and a count below 0 or of 2**64 - 1 is none.
+    numbers = [number if type(number) is int and 0 <= number <= MOST_TOKENS else None for number in said]
     prompt, *_, cached = numbers
     if prompt is not None and cached is not None:
         numbers[3] = min(cached, prompt)  # a part of the prompt: more of it would make the run cheaper

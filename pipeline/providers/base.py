@@ -36,6 +36,11 @@ class JobPhase(Enum):
         return self is not JobPhase.RUNNING
 
 
+# A count of tokens above it, of a request or of a job, is none: a million requests of a million tokens come to less,
+# and sums of millions of such counts still fit the 64 bits that JSON is written with.
+MOST_TOKENS = 2**40
+
+
 @dataclass(frozen=True)
 class Counts:
     """Rows and tokens as the service counts them; None where it does not say."""

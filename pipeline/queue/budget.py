@@ -16,7 +16,7 @@ from pipeline import jsonl, plain, trials
 from pipeline.config import Config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import ID_TAKEN, Attempt
-from pipeline.providers.base import JobPhase
+from pipeline.providers.base import MOST_TOKENS, JobPhase
 from pipeline.providers.resources import phase_of
 from pipeline.trials import Trial
 from pipeline.workspace import Workspace
@@ -221,7 +221,7 @@ def committed(work: Workspace) -> Iterator[float | None]:
 
 
 def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
-    """The provider's count of a job that *ended* so; None where its figures are none.
+    """The provider's count of a job that *ended* so; None where its figures are none, or cannot be.
 
     The gateway writes 0 for what is not set: that is a figure only of a job that says otherwise too that it answered
     nothing (codex/decisions/0014).
@@ -229,7 +229,7 @@ def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
     read, written, answered = (counts.get(name) for name in ("input_tokens", "output_tokens", "succeeded"))
     silent = ended is JobPhase.COMPLETED and not counts.get("failed")
     nothing = not silent and (answered == 0 or (ended is JobPhase.FAILED and not answered))
-    if read is None or not ((read and written) or nothing):
+    if read is None or not ((read and written) or nothing) or max(read, written or 0) > MOST_TOKENS:
         return None
     return Tokens(read, written or 0, min(counts.get("cached_tokens") or 0, read))
 
