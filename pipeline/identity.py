@@ -30,7 +30,7 @@ FORMATS: Mapping[str, int] = {
     "score": 3,
     "stats": 9,
     "costs": 3,
-    "report": 9,
+    "report": 10,
     "archive": 1,
     "index": 5,
 }

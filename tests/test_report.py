@@ -458,6 +458,27 @@ def test_unpriced_answers_leave_the_price_of_a_question_and_of_a_gain_open(undra
     assert "A price per point needs a list price, the token counts of every answer and scores" in made.markdown
 
 
+def test_a_gain_is_one_over_the_same_questions(undrawn: Path) -> None:
+    """Its control having failed on easy questions, a treatment that gained nothing had a price per point gained."""
+
+    def answer(request: RequestId, row: dict[str, Any]) -> str | Failure:
+        number = int(row["id"][1:])
+        if number <= 10 and request.condition == "control":
+            return Failure("overloaded")
+        return row["answers"][0] if number <= 20 else "something else"
+
+    price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
+    made = make(undrawn, answer, items=[*map(closed, range(1, 31))], prices=price)
+    made.report()
+    costs = made.markdown[made.markdown.index("What a gain costs") :]
+    (shown,) = re.findall(r"\| treatment − control \| 0 \| (.*) \|", costs)
+    extra, share, gained, each = shown.replace("\\", "").split(" | ")
+    assert (gained, each) == ("0.0", "–")
+    # `treatment` is two letters longer than `control` in every id, and each letter a token to the kit.
+    assert (float(extra.removeprefix("$")), share) == (pytest.approx(30 * 0.5 * 2 * 1000 / 1e6), "3.6%")
+    assert "10 requests came without token counts; so that this makes no condition cheaper, each is" in costs
+
+
 def test_the_smallest_prices_are_shown_with_two_digits(undrawn: Path) -> None:
     """Six decimals called a question $0.000001 and the gain free."""
     made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 0.02, "output_per_mtok": 0.05}})
@@ -768,8 +789,8 @@ def test_types_that_were_not_asked_are_not_named_beside_prices(undrawn: Path, la
     price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
     made = make(undrawn, items=[*map(closed, range(12))], prices=price)
     made.report()
-    assert "Over all questions. No price per point where nothing was gained." in made.markdown
-    assert "Over all questions of both types. No price" in large.markdown
+    assert "over the questions that both conditions answered. Money: of all requests. No price" in made.markdown
+    assert "over the questions of both types that both conditions answered." in large.markdown
 
 
 def test_a_trial_without_a_difference_comes_last() -> None:

@@ -118,7 +118,7 @@ def cost_accuracy(model: Model, name: str) -> Figure | Paragraph:
     return Figure(
         name,
         plot.draw(name, 3.1, paint),
-        f"Exact match against {unit}, per condition and temperature.",
+        f"Exact match against {unit}, per condition and temperature, over the questions that each answered.",
         Table(("Temperature", "Condition", f"#{unit[:1].upper()}{unit[1:]}", "#EM"), tuple(rows)),
     )
 

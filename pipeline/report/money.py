@@ -105,6 +105,7 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
             "known, so nor is the price of a question or of a gain there."
         )
     rows = [row for treatment in model.treatments for temp in model.temps if (row := _gain(model, treatment, temp))]
+    types = {block.type for block in model.blocks}
     yield Heading("What a gain costs")
     if rows:
         yield Table(
@@ -117,26 +118,29 @@ def _cost_effectiveness(model: Model) -> Iterator[Block]:
                 "#US dollars per point gained",
             ),
             tuple(rows),
-            f"Over all questions{' of both types' if len({block.type for block in model.blocks}) > 1 else ''}. "
-            "No price per point where nothing was gained.",
+            f"EM gain: the mean difference over the questions{' of both types' if len(types) > 1 else ''} that both "
+            "conditions answered. Money: of all requests. No price per point where nothing was gained.",
         )
+        if failed := sum(_unpriced(model, condition) for condition in model.conditions):
+            yield Paragraph(
+                f"{counted(failed, 'request')} came without token counts; so that this makes no condition cheaper, "
+                f"{'it is' if failed == 1 else 'each is'} taken to cost as much as its condition's others."
+            )
     else:
         needs = "A price per point needs a list price, the token counts of every answer and scores in both conditions."
         yield Details("Not shown", (Paragraph(needs),))
 
 
 def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
-    money = model.costs["temps"].get(temp, {})
-    ems = [model.scores.em.get((temp, condition)) for condition in (model.control, treatment)]
-    if any(em is None or em.value is None for em in ems) or {model.control, treatment} - set(money):
-        return None
-    base, gained = (em.value for em in ems if em is not None and em.value is not None)
-    before, after = _paid(money[model.control]), _paid(money[treatment])
-    if before is None or after is None or not model.costs["pricing"]["table_found"]:
+    money, gain = model.costs["temps"].get(temp, {}), _gained(model, treatment, temp)
+    if gain is None or {model.control, treatment} - set(money) or not model.costs["pricing"]["table_found"]:
         return None
     if money[model.control]["unpriced_answers"] or money[treatment]["unpriced_answers"]:
         return None  # the sums lack what these cost, so their difference may be of either sign
-    extra, gain = after - before, gained - base
+    before, after = _paid(money[model.control]), _paid(money[treatment])
+    if before is None or after is None:
+        return None
+    extra = after - before
     signed = f"−{usd(-extra)}" if extra < 0 else usd(extra)
     return (
         f"{treatment} − {model.control}",
@@ -148,7 +152,24 @@ def _gain(model: Model, treatment: str, temp: str) -> tuple[Line, ...] | None:
     )
 
 
+def _gained(model: Model, treatment: str, temp: str) -> float | None:
+    """The mean difference in EM over the paired questions of all types: what each condition answered is another set."""
+    ems = [block.data["metrics"]["em"] for block in model.of(treatment) if block.temp == temp]
+    pairs = sum(em["n_pairs"] for em in ems)
+    if not pairs:
+        return None
+    # To the digits that significance.json has: beyond them a sum of differences that cancel is not 0.
+    return round(float(sum(em["n_pairs"] * em["delta_mean"] for em in ems if em["n_pairs"]) / pairs), 10)
+
+
+def _unpriced(model: Model, condition: str) -> int:
+    return sum(money[condition]["unpriced_rows"] for money in model.costs["temps"].values() if condition in money)
+
+
 def _paid(money: Json) -> float | None:
-    """US dollars of all counted requests, in more digits than the sum has: a difference of two sums needs them."""
-    total: float | None = money["usd"]
-    return total if money["usd_per_request"] is None else float(money["usd_per_request"] * money["usage_records"])
+    """US dollars of all requests, by the mean of those counted: failed ones must not make their condition cheaper.
+
+    In more digits than the sum has: a difference of two sums needs them.
+    """
+    each: float | None = money["usd_per_request"]
+    return None if each is None else float(each * (money["usage_records"] + money["unpriced_rows"]))
