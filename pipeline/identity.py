@@ -32,7 +32,7 @@ FORMATS: Mapping[str, int] = {
     "costs": 3,
     "report": 10,
     "archive": 1,
-    "index": 5,
+    "index": 6,
 }
 
 # UPGRADES[n] turns what version n stored for a phase into what version n + 1 would have stored.

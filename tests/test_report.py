@@ -785,6 +785,31 @@ def test_of_equal_treatments_none_comes_first(undrawn: Path) -> None:
     assert "**Of 2 treatments, model-a-set with a comes first: +" in made.run.aggregate_report.read_text()
 
 
+@pytest.mark.parametrize(
+    ("won", "kinds", "said"),
+    [
+        (["open"], "both", "**No treatment gave more right answers than its control on average. The first is"),
+        ([], "closed", "**No treatment gave more right answers than its control. The first is"),
+        (["closed"], "closed", "**model-a-set with treatment: 0.0 points of right answers against its control ("),
+    ],
+)
+def test_nothing_is_said_of_every_place_that_only_the_mean_shows(undrawn: Path, won, kinds, said) -> None:
+    """Beside "+90.0 better" stood that nothing was better, and one of 3,000 questions won was none."""
+    many = [*map(closed, range(1, 3001))]
+    items = many if kinds == "closed" else [*many[:20], *map(open_book, range(1, 21))]
+
+    def answer(request: RequestId, row: dict[str, Any]) -> str:
+        right = row["answers"][0] if row["answers"] else "I don't know"
+        if kinds == "both":
+            return right if (request.condition == "treatment") == (request.type in won) else "something else"
+        one = int(row["id"][1:]) == 7
+        return right if not one or (won and request.condition == "treatment") else "something else"
+
+    made = make(undrawn, answer, items=items)
+    made.overview()
+    assert said in made.run.aggregate_report.read_text()
+
+
 def test_types_that_were_not_asked_are_not_named_beside_prices(undrawn: Path, large: Made) -> None:
     price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
     made = make(undrawn, items=[*map(closed, range(12))], prices=price)

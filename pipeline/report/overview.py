@@ -37,7 +37,8 @@ class Entry:
         """The mean difference in EM over types and temperatures, by which trials are ranked."""
         deltas = [self.em(place)["delta_mean"] for place in self.places]
         known = [delta for delta in deltas if delta is not None]
-        return sum(known) / len(known) if known else None
+        # To the digits of a delta: beyond them a sum of differences that cancel is not 0.
+        return round(sum(known) / len(known), 10) if known else None
 
     def em(self, place: tuple[str, str]) -> Json:
         """The EM object at *place*."""
@@ -119,11 +120,11 @@ def _best(entries: Sequence[Entry]) -> str:
     over = "" if len(first.places) == 1 else f" on average over {len(first.places)} types and temperatures ({verdicts})"
     alone = f" ({verdicts.removesuffix(' at 1')})" if len(first.places) == 1 else ""
     name = f"{first.slug} with {first.treatment}"
-    lead = "No treatment gave more right answers than its control. " if points(first.gain)[:1] != "+" else ""
+    average = "" if all(len(entry.places) == 1 for entry in entries) else " on average"
+    lead = f"No treatment gave more right answers than its control{average}. " if first.gain <= 0 else ""
     alike = [f"{entry.slug} with {entry.treatment}" for entry in entries if points(entry.gain) == points(first.gain)]
     if len(alike) > 1:  # as they are shown: a digit that nobody sees puts none before the other
         named = listed(alike) if len(alike) <= _NAMED else f"{len(alike)}"
-        average = "" if len(first.places) == 1 else " on average"
         each = f"{points(first.gain)} points of right answers against its control each{average}"
         return f"{lead}Of {len(entries)} treatments, {named} come first, equal: {each}."
     gain = f"{points(first.gain)} points of right answers against its control{over}{alone}"
