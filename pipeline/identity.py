@@ -29,7 +29,7 @@ FORMATS: Mapping[str, int] = {
     "parse": 2,
     "score": 3,
     "stats": 9,
-    "costs": 3,
+    "costs": 4,
     "report": 10,
     "archive": 1,
     "index": 6,

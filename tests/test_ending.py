@@ -49,7 +49,7 @@ def test_all_that_count_missing_answers_count_the_same(tmp_path):
     assert (found.as_json()["asked"], found.as_json()["missing"]) == (144, missing)
     made.report()
     made.overview()
-    assert f"{missing} requests (12.5%) have no response" in made.markdown
+    assert f"{missing} requests (12.5%) have no answer" in made.markdown
     for page in (made.run.aggregate_report, made.run.index_html):
         assert re.search(rf"144\D+{missing}\D", page.read_text().partition("Missing")[2])
     assert found.as_json()["uncounted"] == 0  # a filtered answer has its tokens, and a failed request needs none

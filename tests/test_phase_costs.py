@@ -120,7 +120,7 @@ def test_the_whole_document_by_hand(small):
         "unpriced_answers": 0,
         "usd": 0.0022,
         "usd_per_request": 0.000275,
-        "schema_version": 3,
+        "schema_version": 4,
         "usage_source": {"type": "predictions", "path": "small-default/results/usage.csv"},
         "batch_discount_applied": True,
         "pricing": {
@@ -411,6 +411,23 @@ def test_a_count_of_64_bits_is_none_and_keeps_no_trial_from_its_costs(quick_path
     assert small.document["conditions"]["control"]["unpriced_rows"] == 4
     assert small.document["usd"] == round(400 * IN + 40 * OUT, 6)
     assert small.document["attempts"]["provider_counts"] is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_the_content_filter_stopped_was_paid_for_rows_that_do_not_count(quick_path, known):
+    """It was in no sum: neither an answer nor money spent on nothing."""
+    small = Priced(quick_path)
+    small.combine(
+        lambda name: completion("x", tokens=(100, 10, 110), finish="content_filter" if "control" in name else "stop")
+    )
+    small.parse()
+    small.history(COUNTS if known else {})
+    small.scored(*SCORES)
+    small.costs()
+    found = small.document
+    assert (found["usage_records"], found["usd"]) == (8, 0.0024)
+    assert found["attempts"]["unanswered_usd"] == 0.0012
+    assert found["attempts"]["spent_on_unused_rows_usd"] == (0.0012 if known else None)
 
 
 def test_a_part_whose_attempts_are_not_known_any_more_leaves_the_sum_open(small):

@@ -29,6 +29,7 @@ HOSTILE = [
 # The keys that parse and download look for in a result.
 SHAPE = ["choices", "message", "content", "finish_reason", "usage", "prompt_tokens_details", "id", "error", "code"]
 NO_TEXT = "no text in the response (finish_reason"
+FILTERED = "stopped by the content filter (finish_reason content_filter)"
 
 
 @pytest.fixture
@@ -119,7 +120,8 @@ def test_the_same_answers_give_the_same_bytes(small):
         (completion("Os", finish="length"), "truncated", "Os", ""),
         (completion(None), "error", "", f"{NO_TEXT} stop)"),
         (completion(["Oslo"]), "error", "", f"{NO_TEXT} stop)"),
-        (completion("x", finish="content_filter"), "error", "x", f"{NO_TEXT} content_filter)"),
+        (completion("x", finish="content_filter"), "error", "x", FILTERED),
+        (completion(None, finish="content_filter"), "error", "", FILTERED),
         (completion(choices=[]), "error", "", f"{NO_TEXT} absent)"),
         (completion(choices=[{"message": None}]), "error", "", f"{NO_TEXT} absent)"),
         (completion(choices=[{"message": "Oslo", "finish_reason": "stop"}]), "error", "", f"{NO_TEXT} stop)"),

@@ -372,7 +372,7 @@ def test_predictions_that_do_not_fit_the_items_are_an_error_that_names_them(tria
 
 def test_a_trial_without_any_answer_is_an_error_that_says_why(trial):
     """All rows filtered ended with exit code 0 and "missing: none": the download had been fine."""
-    reasons = ["no text in the response (finish_reason content_filter)"] * 3 + ["500: " + "overloaded " * 50]
+    reasons = ["no text in the response (finish_reason stop)"] * 3 + ["500: " + "overloaded " * 50]
     rows = [said(row, None, condition) for row in (A, B) for condition in ("control", "treatment")]
     trial.scores.write_text("old")
     trial.write([A, B], [row | {"error": reason} for row, reason in zip(rows, reasons, strict=True)])
@@ -380,7 +380,7 @@ def test_a_trial_without_any_answer_is_an_error_that_says_why(trial):
         trial.score()
     assert (
         "none of 4 requests has an answer; there is nothing to compare (3: no text in the response (finish_reason "
-        "content_filter); 1: 500: overloaded "
+        "stop); 1: 500: overloaded "
     ) in str(caught.value)
     assert "max_tokens" in str(caught.value)
     assert "overloaded " * 10 not in str(caught.value)

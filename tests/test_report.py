@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
-from report_kit import EVIL, Failure, Made, better, closed, hostile_run, make, open_book
+from report_kit import EVIL, Failure, Filtered, Made, better, closed, hostile_run, make, open_book
 
 from pipeline import custom_id, jsonl
 from pipeline.custom_id import RequestId
@@ -479,6 +479,28 @@ def test_a_gain_is_one_over_the_same_questions(undrawn: Path) -> None:
     assert "10 requests came without token counts; so that this makes no condition cheaper, each is" in costs
 
 
+def test_what_the_content_filter_stopped_is_told_one_way(undrawn: Path) -> None:
+    """It had "no response", was among the answers that were paid for, and cost nothing that did not count."""
+    price = {"lab/model-a": {"input_per_mtok": 1000.0, "output_per_mtok": 2000.0}}
+
+    def answer(request: RequestId, row: dict[str, Any]) -> str | Filtered:
+        return Filtered() if int(row["id"][1:]) == 2 else better(request, row)
+
+    made = make(undrawn, answer, items=[*map(closed, range(1, 4))], prices=price)
+    made.report()
+    told = made.markdown.replace("\\", "")
+    assert "2 requests (33.3%) have no answer; left out, not scored 0." in told
+    assert "for 6 requests, at $1,000.00 per million input tokens" in told
+    assert "| `stopped by the content filter (finish_reason content_filter)` | 2 |" in told
+    each = {
+        name: (20 + len(f"trivia|c002|{name}|0|0|closed")) * 0.5 / 1000 + 0.001 for name in ("control", "treatment")
+    }
+    assert f"| spent on rows that do not count | at least ${sum(each.values()):.4f} |" in told
+    counting = jsonl.read_document(made.paths.costs)["usd"] - sum(each.values())
+    assert f"| the rows that count | ${counting:.4f} |" in told
+    assert re.search(r"\| Part \| Rows \| With a response \| Failed \|", told)
+
+
 def test_the_smallest_prices_are_shown_with_two_digits(undrawn: Path) -> None:
     """Six decimals called a question $0.000001 and the gain free."""
     made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 0.02, "output_per_mtok": 0.05}})
@@ -531,7 +553,7 @@ def test_an_artifact_of_an_earlier_format_is_called_that_and_not_damaged(undrawn
     made.paths.costs.write_bytes(jsonl.dumps_pretty({**document, "schema_version": 1}))
     with pytest.raises(DamagedArtifact) as caught:
         made.report()
-    assert caught.value.what == "is of an earlier format (1; now it is 3)."
+    assert caught.value.what == "is of an earlier format (1; now it is 4)."
     assert caught.value.hint == "doit resume rid=lab writes it anew"
 
 

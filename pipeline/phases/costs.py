@@ -1,8 +1,8 @@
 """costs: what the trial's tokens cost, priced once and in one place, with everything unknown said so.
 
 A row without token counts is unpriced and counted, not free; an unknown price gives `usd: null` and a
-reason. Money that went into attempts whose rows were not used (errors, expired jobs, duplicates) is
-the difference between the provider's own counts and the rows that count.
+reason. Money that bought no answer is the difference between the provider's own counts and the rows that
+count (errors, expired jobs, duplicates), and the price of responses without an answer (the content filter).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _UNDONE = {
 _BLOCK = 1000  # rows of usage.csv counted at a time
 _NO_COUNT = ("", "0")  # no request is of 0 tokens
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
+_OF_NO_ANSWER = "unanswered_"  # before the name of a count: of rows that were counted and are no answer
 
 
 def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
@@ -104,6 +105,8 @@ def _totals(usage: Path) -> dict[tuple[str, str], Counter[str]]:
             asked = list(some)
             counted = [row[2:] for row in asked if _is_counted(row)]
             totals[cell].update({**_sums(counted), "rows": len(asked), "priced_rows": len(counted)})
+            unanswered = _sums([row[2:] for row in asked if row[1] == ERROR and _is_counted(row)])
+            totals[cell].update({_OF_NO_ANSWER + name: number for name, number in unanswered.items()})
             if len(counted) < len(asked):
                 answers = sum(row[1] != ERROR and not _is_counted(row) for row in asked)
                 totals[cell]["unpriced_answers"] += answers
@@ -254,18 +257,24 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
     known_usd = price.usd(*sums)
     provider = sums._asdict() if every and not unknown else None
     provider_usd = known_usd if provider else None
-    rows_usd = price.usd(total["prompt_tokens"], total["completion_tokens"], total["cached_tokens"])
+    rows_usd, unanswered_usd = (
+        price.usd(*(total[of + name] for name in ("prompt_tokens", "completion_tokens", "cached_tokens")))
+        for of in ("", _OF_NO_ANSWER)
+    )
     # An answer without token counts was paid for, nobody knows with how much: then nor is what the others left over.
     failed = sum(part["failed"] for part in attempts["parts"])
     uncounted = total["rows"] - total["priced_rows"] > failed
-    wasted = None if uncounted or provider_usd is None or rows_usd is None else max(0.0, provider_usd - rows_usd)
+    wasted = None
+    if not uncounted and provider_usd is not None and rows_usd is not None and unanswered_usd is not None:
+        wasted = max(0.0, provider_usd - rows_usd) + unanswered_usd
     return {
         "submissions": len(every),
         "estimated_usd_at_most": _usd(sum(estimates)) if estimates and None not in estimates else None,
         "provider_counts": provider,
         "provider_usd": _usd(provider_usd),
         "spent_on_unused_rows_usd": _usd(wasted),
-        # What is known although the sum is not. Not written elsewhere: other runs keep their bytes.
+        # Only where there are such rows, and below what is known although the sum is not: other runs keep their bytes.
+        **({"unanswered_usd": _usd(unanswered_usd)} if total[f"{_OF_NO_ANSWER}prompt_tokens"] else {}),
         **(
             {"known": {"uncounted_attempts": unknown, "counts": sums._asdict(), "usd": _usd(known_usd)}}
             if counted and provider is None

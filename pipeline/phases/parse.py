@@ -26,7 +26,8 @@ from pipeline.phases import Outcome, Output
 from pipeline.predictions import ERROR, OK, PREDICTION_COLUMNS, TRUNCATED, USAGE_COLUMNS
 from pipeline.providers.base import MOST_TOKENS
 
-_STATUS = {"length": TRUNCATED, "content_filter": ERROR}  # by finish reason; OK for all others
+_FILTERED = "content_filter"  # the finish reason of what was taken away, or cut where it began to offend
+_STATUS = {"length": TRUNCATED, _FILTERED: ERROR}  # by finish reason; OK for all others
 
 _NO_TOKENS = '"","","",""'  # the four token cells of a row without an answer
 _BLOCK = 32  # rows written at a time: 64 KB of long answers, which stay in the processor's cache
@@ -124,7 +125,8 @@ def _row(name: str, row: dict[str, Any]) -> tuple[bytes, bytes, bytes, str]:
             answer = b"'" + answer
     if status == ERROR and not problem:
         # No answer is there to judge: missing, not an empty answer, though its tokens were paid.
-        problem = _cell(f"no text in the response (finish_reason {finish or 'absent'})")
+        why = "stopped by the content filter" if finish == _FILTERED else "no text in the response"
+        problem = _cell(f"{why} (finish_reason {finish or 'absent'})")
     if '"' in request or request[:1] in GUARDED:
         request = _cell(request)
     head = f'"{shown}","{dataset}","{item_id}",{_grid(rest)},"{request}","{ended}","'

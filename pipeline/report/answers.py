@@ -49,12 +49,12 @@ class Counts:
 
     @property
     def answered(self) -> int:
-        """Requests with a response."""
+        """Requests with an answer."""
         return self.asked - self.missing
 
 
 class Answer(NamedTuple):
-    """A text that was answered, cut to `LONGEST`; *length* is what it was. `error`: there was no response."""
+    """A text that was answered, cut to `LONGEST`; *length* is what it was. `error`: why there is no answer."""
 
     status: str
     text: str

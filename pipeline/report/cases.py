@@ -82,7 +82,7 @@ def _answers(model: Model, example: Example, condition: str) -> Iterator[Block]:
     for answer, times in seen[:_SHOWN]:
         notes: list[Inline] = [f"{condition}, {counted(times, 'sample')}"]
         if answer.status == ERROR:
-            notes.append(", no response; the provider said")
+            notes.append(", no answer, because")
         elif answer.status == TRUNCATED:
             notes.append(", cut off at the token limit")
         if not answer.text:

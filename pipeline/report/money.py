@@ -36,13 +36,16 @@ def _cost(model: Model) -> Iterator[Block]:
     )
     attempts = costs["attempts"]
     counts = attempts["provider_counts"]
+    wasted, unanswered = attempts["spent_on_unused_rows_usd"], attempts.get("unanswered_usd")
+    answers = None if costs["usd"] is None else round(costs["usd"] - (unanswered or 0), 6)
+    least = wasted is None and unanswered is not None and costs["pricing"]["table_found"]
     yield Table(
         ("Expected against actual", "#US dollars"),
         (
             ("estimated at most, before submission", model.usd(attempts["estimated_usd_at_most"])),
             ("by the provider's own counts", model.usd(attempts["provider_usd"])),
-            ("the rows that count", model.usd(costs["usd"])),
-            ("spent on rows that do not count", model.usd(attempts["spent_on_unused_rows_usd"])),
+            ("the rows that count", model.usd(answers)),
+            ("spent on rows that do not count", f"at least {model.usd(unanswered)}" if least else model.usd(wasted)),
         ),
         f"{counted(attempts['submissions'], 'submission')}."
         + ("" if counts else " The provider gave no counts for every one, so its total is not known."),
@@ -65,7 +68,7 @@ def _price(model: Model) -> Line:
     free = " The emulator charges nothing; the price is shown for the sake of example." if (
         price["provider"] == "emulator"
     ) else ""  # fmt: skip
-    paid = f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'answer')}"
+    paid = f"{usd(costs['usd'])} for {counted(costs['usage_records'], 'request')}"
     if costs["usd"] is None:
         paid = "No answer came with token counts, so the cost is not known; it is not 0. It would be counted"
     return (

@@ -82,7 +82,7 @@ def _data_balance(model: Model) -> Iterator[Block]:
         f"{counted(asked, 'request')}: {counted(model.scores.samples, 'sample')} of each question per condition"
         f"{' and temperature' if several else ''}. "
         + ("Every one was answered." if not missing else f"{counted(missing, 'request')} ({percent(missing / asked)}) "
-           "have no response; they are left out, not scored 0.")
+           f"{'has' if missing == 1 else 'have'} no answer; left out, not scored 0.")
     )  # fmt: skip
     yield Table(
         ("Type", "Temperature", "Condition", "#Asked", "#Answered", "#Missing", "#Truncated"),
@@ -135,5 +135,7 @@ def _errors(model: Model) -> Iterator[Block]:
     more = (("other reasons", count(rest)),) if rest else ()
     differs = "; … is what differs from message to message" if any("…" in text for text, _ in reasons) else ""
     yield Table(
-        ("Reason given", "#Requests"), rows + more, f"Why answers are missing, in the provider's words{differs}."
+        ("Reason given", "#Requests"),
+        rows + more,
+        f"Why answers are missing, in the provider's words if it gave any{differs}.",
     )

@@ -103,7 +103,7 @@ def _parts(model: Model) -> Iterator[Block]:
         (
             "Part",
             "#Rows",
-            "#Answered",
+            "#With a response",
             "#Failed",
             "#Attempts",
             "How they ended",
@@ -111,7 +111,8 @@ def _parts(model: Model) -> Iterator[Block]:
             "sha256 of the requests",
         ),
         tuple(rows),
-        f"The first {_DIGITS} digits of each digest; index.json has them all.",
+        "Rows as the provider's jobs ended: a response that the content filter stopped, or that has no text, is one, "
+        f"but no answer. The first {_DIGITS} digits of each digest; index.json has them all.",
     )
 
 
