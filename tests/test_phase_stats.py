@@ -274,6 +274,27 @@ def test_missing_is_counted_and_bounded_and_never_zero(tmp_path: Path) -> None:
     assert document["results"]["0"]["open"]["samples"]["treatment"] == {"expected": 4, "missing": 3, "truncated": 0}
 
 
+def test_bounds_are_of_the_same_items_on_both_sides(tmp_path: Path) -> None:
+    """A difference of 0.0 stood beside bounds of +0.5 to +0.47: an answer that left the metric undefined, or none at
+    all, counted on the other side alone.
+    """
+    nothing = {"em": None, "f1": None, "abstain_rate": None, "consistency": None}
+    rows = [
+        *(row(f"q{i}", condition, unsupported_rate=1.0) for i in range(4) for condition in ("control", "treatment")),
+        *(row(f"u{i}", unsupported_rate=0.0) for i in range(4)),
+        *(row(f"u{i}", "treatment", unsupported_rate=None) for i in range(4)),
+        row("s", n_missing=1, unsupported_rate=None, **nothing),
+        row("s", "treatment", unsupported_rate=1.0),
+        row("x", n_missing=1, unsupported_rate=None, **nothing),
+        row("x", "treatment", unsupported_rate=None),
+    ]
+    metric = analysed(rows, tmp_path)["results"]["0"]["open"]["metrics"]["unsupported_rate"]
+    assert (metric["n_pairs"], metric["n_dropped"], metric["delta_mean"]) == (4, 6, 0.0)
+    assert metric["bounds_control"] == {"worst": 1.0, "best": 0.8}
+    assert metric["bounds_treatment"] == {"worst": 1.0, "best": 1.0}
+    assert metric["bounds_delta"] == {"worst": 0.2, "best": 0.0}
+
+
 def test_a_metric_without_meaning_for_an_item_does_not_dilute_it(tmp_path: Path) -> None:
     """Zeros for answerable questions once halved the effect on false answers."""
     rows = []

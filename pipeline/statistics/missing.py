@@ -30,13 +30,16 @@ def applies(pairs: Pairs, metric: str) -> BoolArray:
 
 
 def bounds(pairs: Pairs, metric: str, applicable: BoolArray, direction: str) -> dict[str, Any]:
-    """Both means and their delta over all *applicable* items, had every missing sample scored worst or best.
+    """Both means and their delta over the pairs and what only silence keeps from being one of the *applicable* items.
 
-    Where neither end is better (abstention), a missing sample at its worst is an abstention.
+    Had every missing sample scored worst or best: where neither end is better (abstention), a missing sample at its
+    worst is an abstention. An item that a condition answered, but so that the metric is not defined (no content word
+    to look for in the passage), is left out of both means, as it is of the pairs: else they would be of other items.
     """
     worst = 0.0 if direction == "higher" else 1.0
+    known = applicable & _known_or_silent(pairs.control, metric) & _known_or_silent(pairs.treatment, metric)
     ends = [
-        [_filled(side, metric, applicable, score) for score in (worst, 1 - worst)]
+        [_filled(side, metric, known, score) for score in (worst, 1 - worst)]
         for side in (pairs.control, pairs.treatment)
     ]
     control, treatment = ends
@@ -62,13 +65,17 @@ def samples(pairs: Pairs, flips: int, entropy: list[int]) -> dict[str, Any]:
     }
 
 
-def _filled(side: Mapping[str, FloatArray], metric: str, applicable: BoolArray, score: float) -> Number:
-    """The mean of *metric* with *score* in place of each missing sample."""
-    known = np.nan_to_num(side[metric]) * (side["n_samples"] - side["n_missing"])
-    usable = applicable & (np.isfinite(side[metric]) | _silent(side)) & (side["n_samples"] > 0)
+def _filled(side: Mapping[str, FloatArray], metric: str, usable: BoolArray, score: float) -> Number:
+    """The mean of *metric* over the *usable* items with *score* in place of each missing sample."""
     if not usable.any():
         return NO_PAIRS
+    known = np.nan_to_num(side[metric]) * (side["n_samples"] - side["n_missing"])
     return float(np.mean((known + score * side["n_missing"])[usable] / side["n_samples"][usable]))
+
+
+def _known_or_silent(side: Mapping[str, FloatArray], metric: str) -> BoolArray:
+    known: BoolArray = (np.isfinite(side[metric]) | _silent(side)) & (side["n_samples"] > 0)
+    return known
 
 
 def _silent(side: Mapping[str, FloatArray]) -> BoolArray:
