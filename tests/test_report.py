@@ -307,7 +307,7 @@ def test_nothing_is_promised_of_data_that_can_show_nothing(undrawn: Path) -> Non
     assert (power["design_effect"], power["mde"], power["mde_t"]) == (None, None, None)
     assert "So few questions could hardly have shown any difference." in said["two"]
     assert "1 question is few" in said["one"]
-    assert "would have been found" not in "".join(said.values())
+    assert "A true difference of" not in "".join(said.values())
 
 
 def test_what_so_few_paragraphs_cannot_show_is_told(undrawn: Path) -> None:
@@ -335,7 +335,7 @@ def test_what_so_few_paragraphs_cannot_show_is_told(undrawn: Path) -> None:
         "tests as the others came out." in seven
     )
     assert "With 7 paragraphs none could have been shown." in seven
-    assert "would have been found" not in seven
+    assert "A true difference of" not in seven
     five = told(5, (0,))
     assert "with 5 paragraphs p cannot be below 0.062, so no difference, however large, can count." in five
     for enough in (told(10, (0, 0.3, 0.5, 0.7)), told(7, (0,))):
@@ -499,6 +499,59 @@ def test_what_the_content_filter_stopped_is_told_one_way(undrawn: Path) -> None:
     counting = jsonl.read_document(made.paths.costs)["usd"] - sum(each.values())
     assert f"| the rows that count | ${counting:.4f} |" in told
     assert re.search(r"\| Part \| Rows \| With a response \| Failed \|", told)
+
+
+def test_a_margin_is_said_as_it_was_tested_and_power_of_the_test_alone(undrawn: Path) -> None:
+    """0.25 points were "±0.2", stronger than what was tested; of a corrected test the power was promised, "100%"."""
+
+    def answer(request: RequestId, row: dict[str, Any]) -> str:
+        return "wrong" if int(row["id"][1:]) <= 4 and request.condition == "control" else row["answers"][0]
+
+    made = make(
+        undrawn,
+        answer,
+        items=[*map(closed, range(1, 3001))],
+        statistics={"margins": {"em": 0.0025}, "power": 0.999, "target_deltas": [0.0004]},
+        report={"examples": 0},
+    )
+    made.report()
+    assert "By two one-sided tests at alpha 0.05 the difference lies within ±0.25 points." in made.markdown
+    assert "| Closed-book | EM | ±0.25 | +0.1 |" in made.markdown
+    assert "with which 99.9% of such runs would have p < 0.05, not corrected for other tests" in made.markdown
+    assert "| n for 0.04 |" in made.markdown
+
+
+def test_what_such_runs_would_find_is_of_the_test_before_its_correction(undrawn: Path) -> None:
+    def answer(request: RequestId, row: dict[str, Any]) -> str:
+        changed = {1: "control", 2: "treatment", 3: "treatment"}.get(int(row["id"][1:]))
+        return row["answers"][0] if changed in (None, request.condition) else "wrong"
+
+    made = make(undrawn, answer, items=[*map(closed, range(1, 41))])
+    made.report()
+    told = r"A true difference of [\d.]+ points or more would have p < 0\.05 in 80% of such runs, before the correction"
+    assert re.search(told, made.markdown)
+
+
+def test_a_difference_below_the_default_margin_was_called_small_by_nobody(undrawn: Path) -> None:
+    def answer(request: RequestId, row: dict[str, Any]) -> str:
+        number = int(row["id"][1:])
+        right = number > 1000 or (request.condition == "treatment" and number <= 15)
+        return row["answers"][0] if right else "wrong"
+
+    made = make(undrawn, answer, items=[*map(closed, range(1, 2001))], report={"examples": 0})
+    made.report()
+    assert "So treatment gives more right answers, by less than the margin of ±2.0 points." in made.markdown
+
+
+def test_a_few_clusters_that_differ_are_not_called_questions(undrawn: Path) -> None:
+    items = [open_book(i, cluster=f"p{i % 25}", is_unanswerable=False, answers=[f"gold {i}"]) for i in range(1, 101)]
+
+    def answer(request: RequestId, row: dict[str, Any]) -> str:
+        return row["answers"][0] if request.condition == "treatment" and row["cluster"] == "p0" else "wrong"
+
+    made = make(undrawn, answer, items=items)
+    made.report()
+    assert "Open-book: a few paragraphs differ much more than the others, all the same way" in made.markdown
 
 
 def test_the_smallest_prices_are_shown_with_two_digits(undrawn: Path) -> None:

@@ -13,12 +13,12 @@ from pipeline.report.places import metrics, where
 from pipeline.report.text import (
     DASH,
     count,
+    exact_points,
     number,
     number_span,
     p_cell,
     points,
     points_span,
-    unsigned_points,
 )
 from pipeline.report.verdict import METRIC_NAMES
 
@@ -198,7 +198,7 @@ def _tost(model: Model, block: Block) -> Iterator[tuple[Line, ...]]:
         yield (
             where(model, block),
             METRIC_NAMES[name],
-            f"±{unsigned_points(test['margin'])}",
+            f"±{exact_points(test['margin'])}",
             points(test["delta_mean"]),
             points_span(test["ci"]),
             p_cell(test["p_non_inferiority"]),

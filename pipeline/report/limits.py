@@ -67,8 +67,8 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
     p = block.data["samples"]["missing_p_value"]
     if p is not None and p < model.alpha:
         yield (
-            f"one condition lacks more answers than the other ({p_phrase('p', p)}), so what is missing is "
-            "not missing by chance."
+            f"one condition lacks more answers than the other ({p_phrase('p', p)}, one of several tests and not "
+            "corrected for them), so what is missing may not be missing by chance."
         )
     if block.data["n_unpaired"]:
         yield f"{counted(block.data['n_unpaired'], 'question')} met one condition only."
@@ -92,9 +92,10 @@ def _remarks(model: Model, block: Block) -> Iterator[str]:
             "intervals are shorter than they should be."
         )
     if any(warning.startswith("skewed_mean: ") for warning in em["warnings"]):
+        units = "questions" if size.clusters is None else f"{size.unit}s"
         yield (
-            "a few questions differ much more than the others, all the same way; test and interval err more often "
-            "than they say."
+            f"a few {units} differ much more than the others, all the same way; test and interval err more often than "
+            "they say."
         )
     if lowest := out_of_reach(model, block):
         correction = f"can pass the correction for {counted(model.tests(), 'test')} as the others came out"

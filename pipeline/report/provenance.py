@@ -199,7 +199,7 @@ def _methods(model: Model) -> str:
     config, scoring = model.significance["stats_config"], model.scoring
     questions = sum(size.items for size in model.scores.sizes.values())
     taken = "" if scoring["extraction"] == "none" else f", taken from the replies by {scoring['extraction']},"
-    sizes = [f"{METRIC_NAMES[name]} {100 * size:g}" for name, size in sorted(config["margins"].items())]
+    sizes = [f"{METRIC_NAMES[name]} {100 * size:.10g}" for name, size in sorted(config["margins"].items())]
     when = "[say whether they were fixed before the answers were seen]"  # nothing here can know
     margins = f" Margins of equivalence, in points: {listed(sizes)} {when}." if sizes else ""
     how = words.intervals(model)

@@ -9,7 +9,7 @@ from pipeline.report.blocks import Block as Part
 from pipeline.report.blocks import Details, Paragraph, Section, Table, folded
 from pipeline.report.model import Model
 from pipeline.report.places import metrics, suffix, where
-from pipeline.report.text import DASH, count, number, number_span, percent, unsigned_points
+from pipeline.report.text import DASH, count, exact_percent, exact_points, number, number_span, percent, unsigned_points
 from pipeline.report.verdict import METRIC_NAMES
 
 
@@ -89,12 +89,13 @@ def _power(model: Model) -> Iterator[Part]:
     found = Table(
         (
             "Where", "Metric", "#n", "#MDE", "#MDE (t)", "#Design effect",
-            *(f"#n for {unsigned_points(float(target))}" for target in targets),
+            *(f"#n for {exact_points(float(target))}" for target in targets),
         ),
         tuple(rows),
-        f"MDE, the minimum detectable effect: the smallest true difference, in points, that {power_:.0%} of such runs "
-        f"would find at alpha {model.alpha:g}. n for: how many questions it takes to find that many points. "
-        "Design effect: by how much shared clusters multiply them, taken as at least 1.",
+        "MDE, the minimum detectable effect: the smallest true difference, in points, with which "
+        f"{exact_percent(power_)} of such runs would have p < {model.alpha:g}, not corrected for other tests. n for: "
+        "how many questions it takes to find that many points. Design effect: by how much shared clusters multiply "
+        "them, taken as at least 1.",
     )  # fmt: skip
     yield folded(found, "Detectable differences")
     if by_samples:

@@ -40,6 +40,17 @@ def unsigned_points(size: float | None) -> str:
     return DASH if size is None else _fixed(100 * size, 1)
 
 
+def exact_points(size: float) -> str:
+    """A size that somebody set, in percentage points, with all its digits: 0.02 -> "2.0", 0.0025 -> "0.25"."""
+    text = f"{100 * size:.10g}"
+    return f"{text}.0" if text.isdigit() else text
+
+
+def exact_percent(share: float) -> str:
+    """A share that somebody set, with all its digits: 0.5 -> "50%", 0.999 -> "99.9%"."""
+    return f"{100 * share:.10g}%"
+
+
 def points_span(interval: Sequence[float] | None) -> str:
     """[0.0665, 0.1923] -> "+6.7 to +19.2"."""
     return DASH if interval is None else f"{points(interval[0])} to {points(interval[1])}"

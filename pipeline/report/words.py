@@ -12,7 +12,17 @@ from pipeline.report.artifacts import Block, Json
 from pipeline.report.blocks import Finding
 from pipeline.report.limits import Size, out_of_reach, spots
 from pipeline.report.model import Model
-from pipeline.report.text import counted, listed, p_phrase, percent, points, points_span, unsigned_points
+from pipeline.report.text import (
+    counted,
+    exact_percent,
+    exact_points,
+    listed,
+    p_phrase,
+    percent,
+    points,
+    points_span,
+    unsigned_points,
+)
 from pipeline.report.verdict import METRIC_WORDS, TYPE_NAMES, Verdict, judged
 
 _COUNTED = {**METRIC_WORDS, "false_answer_rate": "false answers to unanswerable questions"}
@@ -87,13 +97,13 @@ def _finding(model: Model, block: Block) -> Finding:
 
 def _meaning(model: Model, block: Block, em: Json, verdict: Verdict) -> str:
     margin = block.data["tost"].get("em", {}).get("margin")
-    within = f"±{unsigned_points(margin)} points" if margin is not None else ""
+    level = f"tests at alpha {model.alpha:g}"
     match verdict:
         case Verdict.BETTER | Verdict.WORSE:
             word = "more" if verdict is Verdict.BETTER else "fewer"
             small = block.data["tost"].get("em", {}).get("equivalent")
             return f"So {block.treatment} gives {word} right answers" + (
-                f", by less than the {within} that were said to matter." if small else "."
+                f", by less than the margin of ±{exact_points(margin)} points." if small else "."
             )
         case Verdict.SAME:
             return "Every question came out the same."
@@ -101,9 +111,10 @@ def _meaning(model: Model, block: Block, em: Json, verdict: Verdict) -> str:
             none = f"; with {Size.of(em, block.type).units} none could" if out_of_reach(model, block) else ""
             return f"Alone this would count; among {counted(model.tests(), 'test')} it does not{none}."
         case Verdict.EQUIVALENT:
-            return f"Whatever difference there is lies within {within}."
+            return f"By two one-sided {level} the difference lies within ±{exact_points(margin)} points."
         case Verdict.NOT_WORSE:
-            return f"Not worse by more than {unsigned_points(margin)} points; whether it is better stays open."
+            worse = f"not worse by {exact_points(margin)} points or more"
+            return f"By a one-sided {level.replace('tests', 'test')} it is {worse}; whether it is better stays open."
         case Verdict.UNCLEAR:
             within = " within that interval" if em["primary"]["ci_95"] else ""
             return f"No difference was shown, and none was ruled out{within}.{_reach(model, block, em)}"
@@ -119,8 +130,9 @@ def _reach(model: Model, block: Block, em: Json) -> str:
         return " So few questions could hardly have shown any difference."
     if out_of_reach(model, block):
         return f" With {Size.of(em, block.type).units} none could have been shown."
-    found = f"{unsigned_points(mde)} points or more would have been found in {power['power']:.0%} of such runs"
-    return f" A true difference of {found}."
+    found = f"have p < {model.alpha:g} in {exact_percent(power['power'])} of such runs"
+    corrected = f", before the correction for {counted(model.tests(), 'test')}" if model.tests() > 1 else ""
+    return f" A true difference of {unsigned_points(mde)} points or more would {found}{corrected}."
 
 
 def _sentence(model: Model, blocks: Sequence[Block], name: str) -> str:
