@@ -554,6 +554,14 @@ def test_a_few_clusters_that_differ_are_not_called_questions(undrawn: Path) -> N
     assert "Open-book: a few paragraphs differ much more than the others, all the same way" in made.markdown
 
 
+def test_no_interval_is_made_elsewhere_where_there_is_none(undrawn: Path) -> None:
+    """ "Elsewhere they are t intervals" was the interval of false answers, which no question there can have."""
+    items = [open_book(i, cluster=f"p{i % 25}", is_unanswerable=False, answers=[f"gold {i}"]) for i in range(1, 101)]
+    made = make(undrawn, items=items)
+    made.report()
+    assert len(re.findall(r"and there tests flip whole clusters\.", made.markdown)) == 2
+
+
 def test_the_smallest_prices_are_shown_with_two_digits(undrawn: Path) -> None:
     """Six decimals called a question $0.000001 and the gain free."""
     made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 0.02, "output_per_mtok": 0.05}})

@@ -63,7 +63,8 @@ def findings(model: Model, treatment: str) -> list[Finding]:
 
 def intervals(model: Model) -> str:
     """How the intervals of differences were made, as a clause: "95% intervals are BCa bootstraps"."""
-    used = {metric["primary"]["ci_method"] for block in model.blocks for _, metric in block.metrics}
+    tested = [metric["primary"] for block in model.blocks for _, metric in block.metrics]
+    used = {test["ci_method"] for test in tested if test["ci_95"] is not None}  # without one the method is a name
     said = "BCa bootstraps" if "bca" in used else "t intervals" if "t" in used else ""
     if used >= {"bca", "t"}:
         said += ", t intervals below 30 questions"
