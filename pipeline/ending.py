@@ -94,13 +94,14 @@ class Ending:
         of: dict[tuple[str, str], list[Place]] = {}
         for place in self.places:
             of.setdefault((place.trial, place.treatment), []).append(place)
-        ranked = sorted(of.items(), key=lambda entry: (-_mean(entry[1]), entry[0]))
+        means = {entry: _mean(places) for entry, places in of.items()}
+        ranked = sorted(of, key=lambda entry: (means[entry] is None, -(means[entry] or 0.0), entry))
         yield "right answers with a treatment instead of its control, in points on average, best first", "open"
         rows = []
-        for (trial, treatment), places in ranked[:_SHOWN]:
-            verdicts = Counter(place.verdict for place in places)
+        for trial, treatment in ranked[:_SHOWN]:
+            verdicts = Counter(place.verdict for place in of[trial, treatment])
             said = ", ".join(f"{verdict} {times}x" for verdict, times in verdicts.most_common())
-            rows.append((f"  {trial}", treatment, _ascii(points(_mean(places))), said))
+            rows.append((f"  {trial}", treatment, _ascii(points(means[trial, treatment])), said))
         yield from ((line, "open") for line in plain.columns(rows))
         if len(ranked) > _SHOWN:
             yield f"  and {len(ranked) - _SHOWN} more", "open"
@@ -172,9 +173,9 @@ def _figures(place: Place) -> tuple[str, str, str]:
     return _ascii(points(place.delta)), _ascii(interval), _ascii(corrected)
 
 
-def _mean(places: Sequence[Place]) -> float:
+def _mean(places: Sequence[Place]) -> float | None:
     deltas = [place.delta for place in places if place.delta is not None]
-    return sum(deltas) / len(deltas) if deltas else float("-inf")
+    return sum(deltas) / len(deltas) if deltas else None
 
 
 def _ascii(text: str) -> str:

@@ -125,6 +125,19 @@ def test_of_many_trials_each_has_one_line_best_first(tmp_path):
     assert lines[11] == "  and 4 more"
 
 
+def test_a_treatment_without_a_difference_is_last_with_a_dash(tmp_path):
+    """Its mean was told as "-inf" points."""
+    made = make(
+        tmp_path,
+        lambda request, row: Failure("x") if request.condition == "a" else better(request, row),
+        items=[closed(number) for number in range(3)],
+        treatments=("a", "b"),
+        temperatures=[number / 10 for number in range(13)],
+    )
+    lines = [line for line, _ in came_to(made).lines()]
+    assert [line.split()[1:3] for line in lines[1:3]] == [["b", "+33.3"], ["a", "-"]]
+
+
 def test_the_earlier_tools_results_have_no_verdict_here(tmp_path):
     made = make(tmp_path)
     made.paths.significance.write_text('{"0.0": {"mcnemar": {"b": 1, "c": 0}}}')
