@@ -435,6 +435,16 @@ def test_a_model_without_a_list_price_costs_no_0_dollars(undrawn: Path) -> None:
     assert "No list price for `lab/b`: not counted." in sent
 
 
+def test_discounts_are_said_as_they_are_counted(undrawn: Path) -> None:
+    """12.5% off was "12%", and 99.6% was all."""
+    made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 1.0, "output_per_mtok": 2.0}})
+    document = jsonl.read_document(made.paths.costs)
+    document["pricing"] |= {"batch_discount": 0.125, "cached_discount": 0.996}
+    made.paths.costs.write_bytes(jsonl.dumps_pretty(document))
+    made.report()
+    assert "12.5% off for batch mode, 99.6% more off cached input." in made.markdown
+
+
 def test_an_unpriced_row_is_counted(undrawn: Path) -> None:
     made = make(undrawn, tokens=False)
     made.report()

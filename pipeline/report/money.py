@@ -8,7 +8,7 @@ from pipeline.report import curves
 from pipeline.report.artifacts import Json
 from pipeline.report.blocks import Block, Code, Details, Heading, Line, Paragraph, Section, Table
 from pipeline.report.model import Model
-from pipeline.report.text import DASH, count, counted, listed, number, percent, points, usd
+from pipeline.report.text import DASH, count, counted, exact_percent, listed, number, percent, points, usd
 
 
 def cost(model: Model) -> Section:
@@ -63,7 +63,9 @@ def _price(model: Model) -> Line:
             return (*unpriced, ". What was paid is not known; it is not 0.")
         return (*unpriced, ". The emulator charges nothing.")
     discounts = (
-        f"{price['batch_discount']:.0%} off for batch mode" if costs["batch_discount_applied"] else "no discount"
+        f"{exact_percent(price['batch_discount'])} off for batch mode"
+        if costs["batch_discount_applied"]
+        else "no discount"
     )
     free = " The emulator charges nothing; the price is shown for the sake of example." if (
         price["provider"] == "emulator"
@@ -74,7 +76,7 @@ def _price(model: Model) -> Line:
     return (
         f"{paid}, at "
         f"{usd(price['input_rate_per_mtok'])} per million input tokens and {usd(price['output_rate_per_mtok'])} per "
-        f"million output tokens, {discounts}, {price['cached_discount']:.0%} more off cached input.{free}"
+        f"million output tokens, {discounts}, {exact_percent(price['cached_discount'])} more off cached input.{free}"
     )
 
 
