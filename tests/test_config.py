@@ -77,6 +77,17 @@ def test_a_default_never_overwrites_what_was_said(folder):
     assert (found["statistics"]["power"], found["queue"]["requeue"]) == (0.9, "never")
 
 
+def test_a_run_made_with_a_margin_of_5_goes_on_until_its_yaml_is_edited(folder):
+    """Five points were meant, and all is equivalent within 500; what is frozen must not stop a run that was paid."""
+    found = checked(folder)
+    values = {**found.values, "statistics": {**found["statistics"], "margins": {"em": 5}}}
+    assert config.recorded(values)["statistics"]["margins"]["em"] == 5
+    frozen = folder / "frozen.yaml"
+    frozen.write_bytes(config.frozen_text(config.Config(values, folder)))
+    with pytest.raises(ConfigError, match=r"statistics\.margins\.em: 5 is above 1"):
+        config.read_frozen(frozen, base=folder, record=values)
+
+
 def test_defaults_are_not_shared_between_configs(folder):
     one, other = checked(folder), checked(folder)
     one["statistics"]["margins"]["em"] = 9
@@ -161,6 +172,7 @@ MISTAKES = {
     MINIMAL + "scoring: {abstention_patterns: 2}": "scoring.abstention_patterns: 2 is not one of 1",
     MINIMAL + "statistics: {target_deltas: [0.01, 1e-10]}": "statistics.target_deltas[1]: 1e-10 is below 1e-06",
     MINIMAL + "statistics: {target_deltas: [1e300]}": "statistics.target_deltas[0]: 1e+300 is above 1",
+    MINIMAL + "statistics: {margins: {em: 5}}": "statistics.margins.em: 5 is above 1",
     MINIMAL + "statistics: {alpha: 1e-17}": "statistics.alpha: 1e-17 is below 1e-12",
     MINIMAL + "temperatures: [0, 0.0]": "temperatures: [0, 0.0] has non-unique elements",
     MINIMAL + "temperatures: [0.1234567, 0.1234568]": "temperatures: 0.123457 stands there twice",
@@ -237,7 +249,7 @@ def test_the_schema_allows_the_versions_of_the_abstention_patterns_that_there_ar
 @pytest.mark.parametrize(
     "statistics",
     [{"alpha": 1e-12}, {"alpha": math.nextafter(0.5, 0)}, {"power": 5e-324}, {"power": math.nextafter(1, 0)},
-     {"target_deltas": [1e-6, 1]}, {"margins": {"em": 5e-324, "f1": 1e308}}],
+     {"target_deltas": [1e-6, 1]}, {"margins": {"em": 5e-324, "f1": 1}}],
     ids=str,
 )  # fmt: skip
 def test_the_farthest_statistics_that_the_schema_allows_can_be_computed(folder, statistics, pairs):

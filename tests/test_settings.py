@@ -40,7 +40,7 @@ def test_every_setting_says_what_it_takes_and_means():
         ("temperatures", "list of number >= 0, <= 5", "[0]", "TRIALMAKE_TEMPERATURES"),
         ("decoding.max_tokens", "integer >= 1 | {closed, open}", "none", "TRIALMAKE_DECODING__MAX_TOKENS"),
         ("trials[].decoding.top_k", "integer >= 1 | null", "none", None),
-        ("statistics.margins.em", "number > 0", "0.02", "TRIALMAKE_STATISTICS__MARGINS__EM"),
+        ("statistics.margins.em", "number > 0, <= 1", "0.02", "TRIALMAKE_STATISTICS__MARGINS__EM"),
         ("prices.models.NAME.input_per_mtok", "number >= 0", "required", None),
     ],
 )
