@@ -80,12 +80,29 @@ def _referred(uri: str) -> dict[str, Any]:
 @cache
 def _validator(name: str) -> Validator:
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
     from referencing import Registry, Resource
 
     def retrieve(uri: str) -> Resource[Any]:
         return Resource.from_contents(_referred(uri))
 
-    return Draft202012Validator(load(name), registry=Registry(retrieve=retrieve))  # type: ignore[call-arg]
+    kind: type[Validator] = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+    return kind(load(name), registry=Registry(retrieve=retrieve))  # type: ignore[call-arg]
+
+
+def _pattern(validator: Validator, pattern: str, found: Any, _node: Any) -> Iterator[ValidationError]:
+    """The keyword `pattern` as JSON Schema has it, and jsonschema-rs."""
+    from jsonschema import ValidationError
+
+    if validator.is_type(found, "string") and not _matches(pattern, found):
+        yield ValidationError(f"{found!r} does not match {pattern!r}")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether *pattern* of a schema is found in *text*: there `$` is the end, in Python also before a last newline."""
+    import re
+
+    return re.search(pattern.replace("$", r"\Z"), text) is not None  # no pattern of ours has another `$`
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
@@ -156,9 +173,7 @@ def _plain(error: ValidationError) -> str:
 
 
 def _matches_pattern(key: str, schema: Mapping[str, Any]) -> bool:
-    import re
-
-    return any(re.search(pattern, key) for pattern in schema.get("patternProperties", {}))
+    return any(_matches(pattern, key) for pattern in schema.get("patternProperties", {}))
 
 
 def _place(path: Any) -> str:

@@ -1,5 +1,7 @@
 """A wrong document is answered with the place, what was found, what is allowed and the nearest spelling."""
 
+import re
+
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -21,6 +23,39 @@ def test_every_schema_is_valid_and_says_what_it_describes(name):
     assert document["$schema"].endswith("2020-12/schema")
     assert document["title"]
     assert document["$id"].endswith(f"/{name}.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"models": [{"id": "m", "alias": "x\n"}]}, r"models[0].alias: 'x\n' does not match '^[A-Za-z0-9]"),
+        ({"prompt_sets": {"a\n": GOOD["prompt_sets"]["default"]}}, r"prompt_sets: 'a\n' does not match '^[A-Za-z0-9]"),
+        (
+            {"prompt_sets": {"a": {"control": "c.txt", "treatment\n": "t.txt"}}},
+            r"prompt_sets.a: 'treatment\n' does not match '^[a-z]",
+        ),
+    ],
+)
+def test_a_name_does_not_end_with_a_newline(change, sentence):
+    """To Python `$` matches before a last newline, too: folders, ids and table columns were named after it."""
+    (found,) = schema.problems({**GOOD, **change}, "experiment.schema")
+    assert found.startswith(sentence)
+
+
+def patterns(node):
+    """Every pattern in a schema."""
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "pattern" and isinstance(value, str))
+        yield from (found for value in node.values() for found in patterns(value))
+    elif isinstance(node, list):
+        yield from (found for value in node for found in patterns(value))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_dollar_in_a_pattern_is_its_end(name):
+    r"""As an end it is read as `\Z`; one that stands for itself would be too."""
+    for pattern in patterns(schema.load(name)):
+        assert not re.search(r"\\\$|\[[^]]*\$", pattern), pattern
 
 
 def test_a_valid_document_has_no_problems():
