@@ -148,8 +148,8 @@ def temperature_label(temperature: float) -> str:
     if temperature == 0:
         return "t0"
     text = format(temperature, "g")
-    if "e" in text:  # 1e-05: still unambiguous, and legal in a file name
-        return "t" + text
+    if "e" in text:  # 1.5e-05 is t15e-05: one digit stands before the dot, so it is still unambiguous
+        return "t" + text.replace(".", "")
     return "t" + (text if "." in text else f"{text}.0").replace(".", "")
 
 

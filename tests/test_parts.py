@@ -20,7 +20,7 @@ INDEX = Index((PART, replace(PART, part="t0_control_p02", rows=3)), {"model": "m
 @pytest.mark.parametrize(
     ("temperature", "label"),
     [(0, "t0"), (0.0, "t0"), (-0.0, "t0"), (0.7, "t07"), (1, "t10"), (0.2, "t02"), (0.25, "t025"), (2.5, "t25"),
-     (5, "t50"), (1e-05, "t1e-05"), (0.05, "t005"), (1.25, "t125")],
+     (5, "t50"), (1e-05, "t1e-05"), (1.5e-05, "t15e-05"), (0.05, "t005"), (1.25, "t125")],
 )  # fmt: skip
 def test_labels_of_temperatures(temperature, label):
     assert parts.temperature_label(temperature) == label
@@ -45,7 +45,7 @@ def test_numbers_have_as_many_digits_as_the_count_needs(count, first, last):
 
 def test_names_fit_the_schema_and_say_their_group():
     pattern = schema.load(parts.SCHEMA)["properties"]["parts"]["items"]["properties"]["part"]["pattern"]
-    for temperature in (0, 0.25, 1e-05):
+    for temperature in (0, 0.25, 1e-05, 1.5e-05):
         [name] = parts.names(parts.temperature_label(temperature), "a_p01", 1)
         assert re.search(pattern, name)
         assert replace(PART, part=name).group == name[: -len("_p01")]
