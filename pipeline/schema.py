@@ -151,7 +151,8 @@ def _of_branches(errors: Sequence[ValidationError]) -> Iterator[str]:
 
 def _plain(error: ValidationError) -> str:
     found = _shown(error.instance)
-    if isinstance(error.schema, Mapping) and error.validator == "minProperties" and "errorMessage" in error.schema:
+    said_so = error.validator in ("minProperties", "pattern")
+    if isinstance(error.schema, Mapping) and said_so and "errorMessage" in error.schema:
         return f"found {found}, expected {error.schema['errorMessage']}"
     match error.validator:
         case "type":

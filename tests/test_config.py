@@ -601,7 +601,7 @@ def test_two_trials_never_share_a_folder(tmp_path_factory, top_p, top_k, max_tok
         assert len(set(found)) == len(found) == 4 * len(top_p) * len(top_k) * len(max_tokens)
 
 
-@pytest.mark.parametrize("model", ["..", "a/..", "-", "a/", "a/ü", "a/b\\c", "a/.hidden", "a/-x", "a/b\nc", "a/%2e%2e"])
+@pytest.mark.parametrize("model", ["..", "a/..", "-", "a/", "a/ü", "a/b\\c", "a/.hidden", "a/-x", "a/%2e%2e"])
 def test_a_models_name_never_leads_out_of_the_runs_folder(folder, model):
     [slug] = slugs(folder, models=[{"id": model}])
     assert "/" not in slug

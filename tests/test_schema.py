@@ -74,6 +74,8 @@ def test_a_valid_document_has_no_problems():
         ({"models": []}, "models: [] is too short (at least 1)"),
         ({"models": "m"}, "models: found 'm', expected array"),
         ({"name": ""}, "name: '' is too short (at least 1)"),
+        ({"name": "a\nb"}, r"name: found 'a\nb', expected text on one line"),
+        ({"models": [{"id": "lab/m\n"}]}, r"models[0].id: found 'lab/m\n', expected text on one line"),
         ({"provider": "firewrks"}, "provider: 'firewrks' is not one of emulator, fireworks; did you mean 'fireworks'?"),
         ({"provider": None}, "provider: None is not one of emulator, fireworks; allowed: emulator, fireworks"),
         ({"temperatures": [0, -1]}, "temperatures[1]: -1 is below 0"),
