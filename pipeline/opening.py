@@ -129,18 +129,31 @@ def _existing(request: Request) -> RunPaths | None:
             return run
         from pipeline import traces
 
-        return run if traces.is_earlier_run(run.root) else None
+        if traces.is_earlier_run(run.root):
+            return run
+        if traces.is_ours(run.root):
+            raise restore.refuse_without_config(run)
+        return None
     known = [run for _, run in runs.known_runs()]
     for run in paths.runs():
         if run not in known and runs.was_submitted(run):
             # Passed over, its work would be done, and paid, again as another run.
-            raise Refused(
-                "was submitted, but neither run.json nor experiment.yaml is left of it.",
-                where=str(run.root),
-                kept="Nothing was changed.",
-                hint=f"name the run you mean (doit resume rid={run.rid} takes this one up), or move the folder away",
-            )
+            raise _refuse_to_pass_over(run)
     return known[-1] if known else None
+
+
+def _refuse_to_pass_over(run: RunPaths) -> Refused:
+    """For *run*, of which something was submitted, and which cannot be the latest since nobody knows when it began."""
+    from pipeline import traces
+
+    if not traces.is_earlier_run(run.root):
+        return restore.refuse_without_config(run)
+    return Refused(
+        "is a run of the earlier tool that was taken over in part only.",
+        where=str(run.root),
+        kept="Nothing was changed.",
+        hint=f"doit resume rid={run.rid} takes it over; or name another run by rid=, or move this folder away",
+    )
 
 
 def config_path(request: Request) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline import config as configuration
 from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, runs
 from pipeline.config import Config
-from pipeline.errors import DamagedArtifact
+from pipeline.errors import DamagedArtifact, Refused
 from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, TrialPaths, resource
@@ -48,6 +48,16 @@ def open_record(run: RunPaths, *, readonly: bool, say: Callable[[str], None]) ->
     return record
 
 
+def refuse_without_config(run: RunPaths) -> Refused:
+    """For a run of ours that has lost its record and its config: neither can be made from what else is there."""
+    return Refused(
+        f"neither {run.record.name} nor {run.config.name} is left of this run.",
+        where=str(run.root),
+        kept="Nothing was changed: ledgers, results and manifests are as they were.",
+        hint=f"{_bring_back(run)}; or name another run by rid=, or move this folder away",
+    )
+
+
 def keep(path: Path, tag: str) -> Path:
     """The original under another name, byte for byte; a copy made before a kill serves as well."""
     if fingerprints.kind(path) != "file":
@@ -69,6 +79,13 @@ def index_of(paths: TrialPaths) -> Index | None:
         return None
 
 
+def _bring_back(run: RunPaths) -> str:
+    """What to do about a config that is gone and that no record holds."""
+    archives = sorted(run.root.glob("*/archive/*.tar.gz"))
+    source = f"from {archives[0]} or a backup" if archives else "from a backup"
+    return f"put {run.config} back {source}, then run the same command again: {run.record.name} is rebuilt from it"
+
+
 def _rebuilt_record(run: RunPaths) -> Record:
     from pipeline import traces
 
@@ -79,7 +96,7 @@ def _rebuilt_record(run: RunPaths) -> Record:
             "is damaged, and so its copy of the config cannot be trusted; experiment.yaml is gone too.",
             where=str(run.record),
             kept="Nothing was changed: ledgers, results and manifests are as they were.",
-            hint="restore experiment.yaml from the archive or a backup, then run the same command again",
+            hint=_bring_back(run),
         ) from error
     config = next(_configs(run))
     for candidate in _configs(run):

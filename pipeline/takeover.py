@@ -29,6 +29,7 @@ from pipeline import (
     manifest,
     parts,
     repair,
+    restore,
     runs,
     traces,
 )
@@ -70,7 +71,7 @@ def take_over(run: RunPaths, say: Callable[[str], None]) -> None:
         say(sentence)
     config = _config(run, found)
     for trial in found:
-        _write_trial(run, trial, config)
+        _write_trial(run, trial, config, say)
     created = min(str(trial.document["timestamps"]["created_at"]) for trial in found)
     runs.create(run, config, created, LEGACY)
 
@@ -81,7 +82,7 @@ def complete(work: Workspace, say: Callable[[str], None]) -> None:
     for trial in legacy.survey(work.paths) if waiting else []:
         if trial.slug in waiting and trial.shares:
             say(f"{trial.slug}: its requests are here now")
-            _write_trial(work.paths, trial, work.config)
+            _write_trial(work.paths, trial, work.config, say)
 
 
 # --- the config ------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def _items(trial: Found) -> Iterator[_Item]:
 # --- trials ----------------------------------------------------------------------------------------
 
 
-def _write_trial(run: RunPaths, trial: Found, config: Config) -> None:
+def _write_trial(run: RunPaths, trial: Found, config: Config, say: Callable[[str], None]) -> None:
     target = run.trial(trial.slug)
     if trial.source.root != target.root:
         _copy_folders(trial.source, target)
@@ -210,9 +211,19 @@ def _write_trial(run: RunPaths, trial: Found, config: Config) -> None:
     if trial.shares:
         settings = of_phase("build", config, next(t for t in config.trials if t.slug == trial.slug))
         index = Index(tuple(share.part for share in trial.shares), settings, IDENTITY_VERSION, {})
-        parts.write(target.index, index)
+        _put_index(target, index, say)
     if trial.manifest != target.manifest and trial.manifest.is_file():
         _copy_manifest(trial, target)  # last: with it the copy counts as the trial
+
+
+def _put_index(target: TrialPaths, index: Index, say: Callable[[str], None]) -> None:
+    """Write the list of parts unless there is one; what else stands in its place is kept under another name."""
+    if restore.index_of(target) is not None:
+        return
+    if fingerprints.kind(target.index) is not None:
+        aside = disk.set_aside(target.index, LEGACY)
+        say(f"{target.slug}: {target.index.name} is no list of parts of this tool; kept as {aside.name}")
+    parts.write(target.index, index)
 
 
 def _record(target: TrialPaths, trial: Found, share: Share) -> None:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl, manifest
+from pipeline import disk, jsonl, manifest, restore
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.manifest import OlderManifest
-from pipeline.paths import RunPaths
+from pipeline.paths import RunPaths, TrialPaths
 from pipeline.upgrade import group_of, part_name
 
 # Where manifests of any age lie below the folder of a run.
@@ -67,12 +68,27 @@ class Trace:
 def is_earlier_run(root: Path) -> bool:
     """Whether the earlier tool began the run in the folder *root*: its own files say so, or an old manifest.
 
-    A run of this tool has its config from the first moment on.
+    So does a manifest of any kind without a config, which a run of this tool has from the first moment on, unless it
+    has lost it: then what else is here tells.
     """
     if any((root / name).exists() for name in _RUN_FILES):
         return True
-    manifests = [path for pattern in MANIFESTS for path in sorted(root.glob(pattern))]
-    return any(_is_old(path) for path in manifests) or (bool(manifests) and not RunPaths(root).config.exists())
+    manifests = _manifests(root)
+    if any(_is_old(path) for path in manifests):
+        return True
+    return bool(manifests) and not RunPaths(root).config.exists() and not is_ours(root)
+
+
+def is_ours(root: Path) -> bool:
+    """Whether what this tool alone writes shows that it began the run in *root*, which lacks its record and config.
+
+    A list of parts that names what it was built from; without any list, a ledger or a phase recorded with its settings.
+    A run that was taken over has lists and ledgers too, but nothing was built there; a manifest may have been migrated.
+    """
+    trials = [TrialPaths(path.parents[1]) for path in sorted(root.glob("*/batch_inputs/index.json"))]
+    if lists := [index for trial in trials if (index := restore.index_of(trial)) is not None]:
+        return any(index.inputs for index in lists)
+    return any(root.glob("*/results/*/ledger.jsonl")) or any(_has_settings(path) for path in _manifests(root))
 
 
 def of_parts(results: Path) -> dict[str, Trace]:
@@ -141,6 +157,16 @@ def legible_jobs(data: bytes) -> dict[str, list[str | None]]:
         ]
         for group, value in _JOBS_ENTRY.findall(block[1] if block else b"")
     }
+
+
+def _manifests(root: Path) -> list[Path]:
+    return [path for pattern in MANIFESTS for path in sorted(root.glob(pattern))]
+
+
+def _has_settings(path: Path) -> bool:
+    with suppress(OlderManifest, DamagedArtifact):
+        return any(stage.get("settings") for stage in manifest.read(path)["stage_status"].values())
+    return False
 
 
 def _is_old(path: Path) -> bool:

@@ -607,6 +607,23 @@ def test_a_takeover_that_is_cut_off_anywhere_is_simply_done_again(lab: Lab) -> N
     assert lab.jobs_created() == 0
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_list_of_parts_that_is_there_is_never_written_over(lab: Lab, ours: bool) -> None:
+    folder = lab.folder()
+    index = folder.trial / "batch_inputs" / "index.json"
+    if ours:
+        assert lab.resume("prepare").errors == {}
+        (folder.root / "run.json").unlink()  # what a takeover that was cut off leaves
+    else:
+        lines(index, [{"theirs": 1}])
+    before, inode = index.read_bytes(), index.stat().st_ino
+    assert set(lab.resume().verbs.values()) == {"skip"}
+    [kept] = [path for path in index.parent.glob("index.json*") if path.stat().st_ino == inode]
+    assert kept.read_bytes() == before
+    assert (kept == index) is ours
+    assert lab.jobs_created() == 0
+
+
 def fails_at(number: int, work: Any) -> bool:
     """Run *work* with the disk failing at operation *number*; whether it came that far."""
     seen = 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from quick_folder import quick_folder
-from run_kit import EVERY, ONE_TEMPERATURE, RID, TRIAL, doit, letters, reading, tiny
+from run_kit import EVERY, ONE_TEMPERATURE, RID, TRIAL, doit, files, letters, reading, tiny
 
 from pipeline.emulator import history
 
@@ -554,7 +554,7 @@ def test_a_part_without_its_ledger_is_settled_from_the_raw_rows_that_are_here(wo
 @pytest.mark.parametrize(
     ("gone", "said"),
     [
-        (("run.json", "experiment.yaml"), "was submitted, but neither run.json nor experiment.yaml is left of it."),
+        (("run.json", "experiment.yaml"), "neither run.json nor experiment.yaml is left of this run."),
         ((".emulator", PART), "was submitted to account 'emulator' at emulator:"),
         (("prepared", "../../open.jsonl"), "open.jsonl: there is no such question file."),
     ],
@@ -573,6 +573,36 @@ def test_what_cannot_be_had_again_is_refused_and_sends_nothing(world, gone, said
     assert [path.name for path in world.run.parent.iterdir()] == [world.run.name], "no other run was begun"
     if (world.run / ".emulator").exists():
         assert len(history.jobs(world.run / ".emulator")) in (0, 4)
+
+
+WITHOUT_RECORD_AND_CONFIG = {
+    "nothing more": (),
+    "the lists of parts": (f"{INPUTS}/index.json",),
+    "the ledgers": (f"{TRIAL}/results/*/ledger.jsonl",),
+    "lists and ledgers": (f"{INPUTS}/index.json", f"{TRIAL}/results/*/ledger.jsonl"),
+    "lists and manifest": (f"{INPUTS}/index.json", PLACES["manifest"]),
+}
+
+
+@pytest.mark.parametrize("lost", WITHOUT_RECORD_AND_CONFIG)
+def test_a_run_without_record_and_config_is_not_taken_for_the_earlier_tools(world, lost):
+    """History: it was taken over: index.json overwritten, the items prepared anew, and its answers locked away."""
+    world.restore()
+    world.clean = False
+    config = (world.run / "experiment.yaml").read_bytes()
+    for pattern in ("run.json", "experiment.yaml", *WITHOUT_RECORD_AND_CONFIG[lost]):
+        for path in [*world.run.glob(pattern)]:
+            remove(path)
+    before, calls = files(world.run), world.calls()
+    for words in (("resume", f"rid={RID}"), ("plan", f"rid={RID}"), (f"rid={RID}", "config=experiment.yaml")):
+        refused = doit(world.folder, *words)
+        assert refused.code == 2
+        assert f"experiments/run_{RID}: neither run.json nor experiment.yaml is left of this run." in refused.err
+        assert f"Next: put experiments/run_{RID}/experiment.yaml back" in refused.err
+        assert files(world.run) == before
+    (world.run / "experiment.yaml").write_bytes(config)
+    mended = doit(world.folder)
+    assert (mended.code, world.calls()) == (0, calls), mended.out + mended.err
 
 
 def test_a_repair_says_how_many_parts_it_mends(clean):

@@ -96,6 +96,14 @@ def test_a_run_that_nothing_can_mend_is_not_promised_to_be(built):
     assert found["trouble"] == "its record is damaged and experiment.yaml is gone; bring one of them back"
 
 
+def test_a_run_without_record_and_config_is_listed_as_one(built):
+    """It was left out: "no runs yet"."""
+    RUN.record.unlink()
+    RUN.config.unlink()
+    [found] = views.runs()
+    assert found["trouble"] == "its record and experiment.yaml are gone; bring one of them back"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
