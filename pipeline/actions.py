@@ -175,7 +175,7 @@ def make_context(session: Session) -> Context:
             second_look_seconds=0.0 if emulated else _SERVICE_SECOND_LOOK,
             outage_seconds=0.0 if emulated else _SERVICE_OUTAGE,
             since=session.began,
-            trials=session.trials,
+            trials=session.submits(),
         ),
     )
 

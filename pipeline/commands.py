@@ -120,6 +120,7 @@ class Run(Ours, cmd_run.Run):  # type: ignore[misc] # doit ships no types
         """Let doit work, as many workers as the command line or DOIT_CONFIG of the dodo.py say."""
         _check_workers(settings)
         assert doit_state.session is not None
+        doit_state.session.selected = lambda: self.control.selected_tasks
         if settings["num_process"]:
             doit_state.session.share_work()
         with stopping.workers_watched() if settings["num_process"] else nullcontext():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,6 +55,7 @@ class Session:
         self.began = datetime.now(UTC)
         self.reporter: Any = None
         self.queue: Queue | None = None  # made when a phase first needs it
+        self.selected: Callable[[], Iterable[str]] = tuple  # the tasks that doit was asked for, once it has read them
         self.forgetting = False
         self.has_workers = False  # whether phases are done by workers (`-n`), not by this process alone
         self._announced: Any = None  # shared by them: of each trial, whether what it may cost was said
@@ -83,6 +84,16 @@ class Session:
         if not chosen:
             raise UsageError(f"trial={pattern} matches no trial.", hint=f"trials are: {', '.join(slugs)}")
         return chosen
+
+    def submits(self) -> tuple[str, ...]:
+        """The trials whose parts this invocation may submit: those of the tasks asked for, all where one is of all.
+
+        A task that comes before submit asks for no part to be sent.
+        """
+        after = graph.NAMES[graph.NAMES.index("submit") :]
+        tasks = [name.partition(":") for name in self.selected()]
+        named = {slug for phase, _, slug in tasks if phase in after}
+        return self.trials if not named or "" in named else tuple(slug for slug in self.trials if slug in named)
 
     def cells(self) -> Iterator[tuple[graph.Phase, str]]:
         """Every (phase, trial) this invocation is about, in order; the trial is empty for a run-level phase."""

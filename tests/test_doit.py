@@ -917,6 +917,28 @@ def test_a_failure_is_told_recorded_and_outweighs_what_is_not_ready(built):
     assert again.decisions["parse", TRIAL][1].startswith("failed last time: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ([f"score:{TRIAL}"], (TRIAL,)),
+        ([f"score:{TRIAL}", f"build:{OTHER}", "prepare"], (TRIAL,)),
+        ([f"p*:{TRIAL}"], (TRIAL,)),
+        ([f"experiments/run_{RID}/{TRIAL}/results/predictions.csv"], (TRIAL,)),
+        ([f"trial={TRIAL}", "parse"], (TRIAL,)),
+        (["-n", "2", f"parse:{TRIAL}"], (TRIAL,)),
+        ([f"parse:{TRIAL}", "submit"], TRIALS),
+        (["parse"], TRIALS),
+    ],
+)
+def test_only_the_trials_of_the_tasks_that_are_named_are_paid_for(built, words, sent):
+    """The queue submits for all trials at once, and did so although one cell was named."""
+    command = forked if "-n" in words else doit
+    ran = command(built, "resume", f"rid={RID}", *words)
+    ran = ran.wait() if command is forked else ran
+    assert ran.code == 0, ran.out + ran.err
+    assert {path.parents[2].name for path in run_folder(built).glob("*/results/*/ledger.jsonl")} == set(sent)
+
+
 def test_spending_that_nobody_agreed_to_is_refused_for_every_trial(quick_path):
     """The second trial once went on after the first had been refused, and sent the parts of both."""
     folder = tiny(quick_path / "dear", two_trials() + "budget: {confirm_above_usd: 0}\n")
