@@ -24,6 +24,7 @@ from pipeline.phases.build import body, messages
 from pipeline.plain import columns
 from pipeline.queue import budget
 from pipeline.queue.budget import Estimate, Planned, Price
+from pipeline.queue.settling import is_untouched
 from pipeline.session import Session
 from pipeline.trials import Trial
 from pipeline.workspace import Workspace
@@ -234,7 +235,7 @@ def _unsent(session: Session, slug: str) -> Iterator[Unsent]:
             estimate = budget.estimate(work.trial_paths(slug).part_requests(part.part))
         else:
             estimate = _unbuilt(session, trial, part.temp, part.condition).share(part.rows)
-        yield Unsent(slug, part.part, estimate, anew=work.untouched(slug, part.part))
+        yield Unsent(slug, part.part, estimate, anew=is_untouched(work, slug, part.part))
 
 
 def _unbuilt(session: Session, trial: Trial, temperature: float, condition: str) -> Estimate:

@@ -181,11 +181,6 @@ class Workspace:
             return False
         return any(PartPaths(folder).ledger.exists() for folder in results.iterdir() if folder.is_dir())
 
-    def untouched(self, slug: str, part: str) -> bool:
-        """Whether nothing of a part is here yet: neither an intent to submit it nor raw files of its answers."""
-        folder = self.trial_paths(slug).part(part).root
-        return not (folder.is_dir() and any(folder.iterdir()))
-
     def sent_parts(self, slug: str) -> dict[str, str]:
         """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
         results = self.trial_paths(slug).results

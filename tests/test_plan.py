@@ -292,7 +292,10 @@ def test_a_yes_is_wanted_where_one_can_be_said(folder, monkeypatch):
     assert verbs(asking)["download"] == "run"
     assert "budget.confirm_above_usd = $0.0010 wants a yes first: yes=1 gives it" in plan.as_text(asking)
     for part in ("t0_control_p01", "t0_treatment_p01", "t05_control_p01", "t05_treatment_p01"):
+        (RunPaths.of("r1").trial(SLUG).part(part).root / "a1").mkdir(parents=True)
+        assert planned(rid="r1") == asking  # what else lies there is no agreement
         send(part, accepted=False)
+        asking = planned(rid="r1")
     assert planned(rid="r1").confirm_above_usd is None  # agreed to when the intents were made
 
 

@@ -3,6 +3,7 @@
 If one of these failed, a batch would be paid twice, or never be submitted at all.
 """
 
+import fcntl
 import itertools
 import shutil
 from datetime import UTC, datetime
@@ -575,21 +576,28 @@ def test_an_error_that_several_trials_tell_says_once_that_it_is_the_first():
         assert {error.what.count("this is the first") for error in ending.errors.values()} == {1}
 
 
-def test_parts_that_another_worker_sends_while_they_are_estimated_count_once():
-    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
-        estimate, sent = budget.estimate, []
+def test_no_other_worker_sends_anything_while_it_is_estimated_and_agreed_to():
+    """Parts sent meanwhile were counted twice, or not at all."""
+    with Lab(prices=PRICED) as lab:
+        held = []
 
-        def slowly(requests):
-            if not sent:
-                sent.append(requests)
-                assert lab.go("submit", trials=("m-p",)).done
-            return estimate(requests)
+        def confirm(_planned):
+            with open(lab.run.queue_lock, "rb") as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(lab.jobs())
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(budget, "estimate", slowly)
-            (planned,) = lab.go("submit").asked
-        assert planned.parts == 5  # one was being estimated when all four of its trial were sent
-        assert planned.at_most == pytest.approx(high_of(lab, "m-p", 4) + high_of(lab, "n-p", 4))
+        assert lab.go("submit", confirm=confirm).done
+        assert held == [[]]
+
+
+def test_what_else_lies_in_a_parts_folder_is_no_agreement_to_pay_for_it():
+    """Desktop litter in each folder, and budget.confirm_above_usd was never asked about."""
+    with Lab(prices=PRICED) as lab:
+        for part in parts.read(lab.run.trial("m-p").index).parts:
+            folder = lab.run.trial("m-p").part(part.part).root
+            (folder / "a1").mkdir(parents=True)
+            (folder / ".DS_Store").touch()
+        assert [planned.parts for planned in lab.go("submit").asked] == [2]
 
 
 def test_a_no_to_a_trial_that_came_later_stops_none_that_was_agreed_to():

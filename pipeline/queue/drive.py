@@ -83,8 +83,6 @@ class Queue:
 
     def _drive(self, slug: str, reached: Callable[[Work], bool], word: str) -> None:
         self._gather(slug)
-        with self._listing:
-            self._spending.announce(self._works)
         try:
             while True:
                 self.context.hands.check_stop()
@@ -111,7 +109,7 @@ class Queue:
 
     def _pass(self, first: str) -> None:
         """One look at every unsettled part: running ones first, which frees slots; *first*'s parts before others."""
-        self._unanswered, self._quota_full, self._over_budget = 0, False, self._spending.unpriced
+        self._unanswered, self._quota_full, self._over_budget = 0, False, None
         self._not_ready, self._silence = False, None
         self._spending.count_anew()
         now = self.context.hands.now()
@@ -123,9 +121,10 @@ class Queue:
         try:
             for work in todo:
                 self._guarded(work, work.advance)
-            for work in todo:
-                if not (work.owing and work.error is None and self._spending.chosen(work)):
-                    continue
+            owing = [work for work in todo if work.owing and work.error is None and self._spending.chosen(work)]
+            self._spending.announce(owing, self._works.values())
+            self._over_budget = self._spending.unpriced
+            for work in owing:
                 if self._slots_free() <= 0:
                     work.waiting_for = "a free slot"
                 elif self._spending.awaits_consent(work):
@@ -256,9 +255,6 @@ class Queue:
                         # Settled by a pass for another trial, to other bytes than were recorded: `perform` took them
                         # for damage and set them aside. From the raw files they come back, and nothing is sent.
                         before.settled = False
-            if any(not works[key].settled for key in works.keys() - self._works.keys()):
-                # Under `-n`, and of named tasks, one trial is built when another is under way.
-                self._spending.announced = False
             self._works = works
 
     def _list(self, slug: str, index: Index | None, *, settled: bool = False) -> list[Work]:

@@ -21,8 +21,28 @@ from pipeline.providers.base import JobPhase
 from pipeline.queue import attempts, merge
 from pipeline.queue.context import Context
 from pipeline.queue.merge import Tally
+from pipeline.workspace import Workspace
 
 _ASIDE = "damaged"  # how a results file that is not the part's is renamed
+
+
+def is_untouched(work: Workspace, slug: str, part: str) -> bool:
+    """Whether a part was never submitted: no attempt in its ledger, and none that left anything.
+
+    Anything else in its folder says nothing: a file manager leaves its own there.
+    """
+    return not work.ledger(slug, part).attempts and not left_behind(work.trial_paths(slug).part(part))
+
+
+def left_behind(files: PartPaths) -> set[int]:
+    """The numbers of attempts that left raw files or a breadcrumb in the folder of a part."""
+    folders = (path for path in files.root.glob("a[0-9]*") if path.name[1:].isdigit())
+    numbers = {int(path.name[1:]) for path in folders if merge.raw_files(path)}
+    try:
+        crumbs = disk.read_bytes(files.output_ids).decode(errors="replace").split()
+    except FileNotFoundError:
+        crumbs = []
+    return numbers | {attempts.number_of(crumb) for crumb in crumbs}
 
 
 @dataclass(frozen=True)
@@ -96,13 +116,7 @@ class Settling:
 
     def left_behind(self) -> set[int]:
         """The numbers of attempts that left raw files or a breadcrumb: they were made, whatever the ledger says."""
-        folders = (path for path in self.files.root.glob("a[0-9]*") if path.name[1:].isdigit())
-        numbers = {int(path.name[1:]) for path in folders if merge.raw_files(path)}
-        try:
-            crumbs = disk.read_bytes(self.files.output_ids).decode(errors="replace").split()
-        except FileNotFoundError:
-            crumbs = []
-        return numbers | {attempts.number_of(crumb) for crumb in crumbs}
+        return left_behind(self.files)
 
     def tally(self, book: Ledger) -> Tally:
         """Count the rows of all attempts."""

@@ -5,7 +5,7 @@ A refusal holds for as long as the process does, but stops no job that runs: its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from pipeline import done
@@ -17,42 +17,41 @@ from pipeline.queue.budget import Planned, Price
 from pipeline.queue.context import Context
 from pipeline.queue.work import Work
 
+Key = tuple[str, str]  # a trial and one of its parts
+
 
 @dataclass
 class Spending:
     """What this process may submit, of the parts of all trials of its run."""
 
     context: Context
-    announced: bool = False  # what all known parts may cost
     planned_usd: float | None = None  # expected for what this process was to submit
     unconfirmed: Refused | None = None  # the newest spending was not agreed to: of it, this process submits nothing
     unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
-    _agreed: set[tuple[str, str]] = field(default_factory=set)  # the parts of what was agreed to, asked for or not
+    _told: set[Key] = field(default_factory=set)  # the parts of what was announced
+    _agreed: set[Key] = field(default_factory=set)  # those of what was agreed to, asked for or not
     _committed: list[float | None] | None = None
 
-    def announce(self, works: Mapping[tuple[str, str], Work]) -> None:
-        """Before the first new submission, and when parts came that nobody knew of: what all that are owed may cost."""
-        if self.announced:
+    def announce(self, owing: Iterable[Work], works: Iterable[Work]) -> None:
+        """Before any of *owing* is sent, and when parts came that nobody knew of: what all of it may cost.
+
+        Asked of parts that were looked at and have nothing to be asked for, so that whatever else lies in their
+        folders, a file manager's own say, is no agreement. *works* are all parts of the run.
+        """
+        first = {_key(work): work for work in owing if self.chosen(work) and work.book.last is None}
+        if first.keys() <= self._told:
             return
-        self.announced = True
+        self._told |= first.keys()
         planned = Planned()
-        owed: set[tuple[str, str]] = set()
-        for key, work in works.items():
-            if work.settled or not self.chosen(work):
-                continue
-            slug = work.paths.slug
-            if not self.context.workspace.untouched(slug, work.part.part):
-                continue
+        owed = {key: work for key, work in first.items() if key not in self._agreed}
+        for (slug, part), work in owed.items():
             price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
-            planned = planned.with_part(budget.estimate(work.paths.part_requests(work.part.part)), price, slug)
-            owed.add(key)
-        if planned.parts:
-            self.planned_usd = planned.usd[1] if planned.usd else None
+            planned = planned.with_part(budget.estimate(work.paths.part_requests(part)), price, slug)
+        self.planned_usd = planned.usd[1] if planned.usd else None
         try:
-            self._refuse_unpriced(works.values())
-            if planned.parts:
-                self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
-            self._agreed |= owed
+            self._refuse_unpriced(works)
+            self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
+            self._agreed |= owed.keys()
             self.unconfirmed = None
         except BudgetExceeded as error:
             self.unpriced = error
@@ -66,7 +65,7 @@ class Spending:
 
     def awaits_consent(self, work: Work) -> bool:
         """Whether *work* is part of what was not agreed to."""
-        return self.unconfirmed is not None and (work.paths.slug, work.part.part) not in self._agreed
+        return self.unconfirmed is not None and _key(work) not in self._agreed
 
     def count_anew(self) -> None:
         """Have the next `check` read again what is committed: jobs may have ended since, and have their real cost."""
@@ -80,7 +79,7 @@ class Spending:
         budget.check(workspace.config, self._committed, planned, what, workspace.paths.config)
         self._committed.append(planned)
 
-    def _sent_usd(self, owed: Collection[tuple[str, str]]) -> float | None:
+    def _sent_usd(self, owed: Collection[Key]) -> float | None:
         """What this command has sent so far, by any of its workers, may cost at most; None when that is not known.
 
         Not of parts that are *owed*: another worker may have sent them while they were estimated.
@@ -121,3 +120,7 @@ class Spending:
         chosen = slug in (self.context.options.trials or workspace.trials)
         sent = (attempt for trial, _, book in workspace.ledgers() if trial == slug for attempt in book.attempts)
         return (chosen and bool(to_send)) or any(budget.spent(attempt, price) is None for attempt in sent)
+
+
+def _key(work: Work) -> Key:
+    return work.paths.slug, work.part.part
