@@ -277,7 +277,8 @@ def nobody_to_ask(session: Session, planned: Planned) -> Refused:
         f"this would submit requests {planned.cost}{_before(planned)}, above budget.confirm_above_usd = {threshold:g}, "
         f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
         kept=_kept(planned),
-        hint=f"{session.resume_command} yes=1",
+        # Said again where it was said: by queue.requeue of the config they might be left unasked.
+        hint=f"{session.resume_command}{' requeue=auto' if session.request.requeue == 'auto' else ''} yes=1",
     )
 
 

@@ -15,6 +15,7 @@ from queue_kit import (
     CREATE_JOB,
     JOB,
     SMALL,
+    TEN_ROWS,
     TWO_TRIALS,
     UPLOAD,
     Crash,
@@ -598,6 +599,46 @@ def test_what_else_lies_in_a_parts_folder_is_no_agreement_to_pay_for_it():
             (folder / "a1").mkdir(parents=True)
             (folder / ".DS_Store").touch()
         assert [planned.parts for planned in lab.go("submit").asked] == [2]
+
+
+EXPIRES = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_new_attempts_for_what_an_earlier_command_sent_are_announced(ended):
+    """They were sent without a word, whatever budget.confirm_above_usd said."""
+    with Lab(TEN_ROWS, EXPIRES, prices=PRICED) as lab:
+        assert lab.go("submit").done
+        if ended:
+            lab.go("download", requeue="ask")
+        ending = lab.go()
+        assert ending.done, ending.text
+        again = [part["attempts"][1] for part in lab.attempts()]
+        assert [(planned.parts, planned.sent) for planned in ending.asked] == [(2, 0)]
+        assert ending.asked[0].estimate.rows == sum(attempt["rows"] for attempt in again) < 20
+        assert ending.asked[0].at_most == pytest.approx(sum(attempt["estimate"]["usd"] for attempt in again))
+
+
+def test_new_attempts_that_nobody_agrees_to_are_not_sent_and_what_runs_is_collected():
+    def refuse(_planned):
+        raise Refused("not confirmed.")
+
+    with Lab(TEN_ROWS, EXPIRES, prices=PRICED) as lab:
+        assert lab.go("submit").done
+        assert str(lab.go(confirm=refuse).error) == "not confirmed."
+        assert len(lab.jobs()) == 2
+        assert all(book.last.collected for book in lab.ledgers().values())
+        assert lab.go().done
+        lab.check(jobs=4)
+
+
+def test_who_agreed_to_a_part_is_not_asked_again_when_its_job_ends_early():
+    """An expired job needs no second command, nor a person who is awake."""
+    with Lab(TEN_ROWS, EXPIRES, prices=PRICED) as lab:
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert [planned.parts for planned in ending.asked] == [2]
+        lab.check(jobs=4)
 
 
 def test_a_no_to_a_trial_that_came_later_stops_none_that_was_agreed_to():

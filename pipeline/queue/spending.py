@@ -35,18 +35,19 @@ class Spending:
     def announce(self, owing: Iterable[Work], works: Iterable[Work]) -> None:
         """Before any of *owing* is sent, and when parts came that nobody knew of: what all of it may cost.
 
-        Asked of parts that were looked at and have nothing to be asked for, so that whatever else lies in their
-        folders, a file manager's own say, is no agreement. *works* are all parts of the run.
+        Asked of parts that were looked at and owe answers, so that whatever else lies in their folders, a file
+        manager's own say, is no agreement. Told once: who agrees to a part in this command agrees to have its rows
+        answered, however many attempts that takes (codex/decisions/0016). *works* are all parts of the run.
         """
-        first = {_key(work): work for work in owing if self.chosen(work) and work.book.last is None}
-        if first.keys() <= self._told:
+        due = {_key(work): work for work in owing if self.chosen(work)}
+        if due.keys() <= self._told:
             return
-        self._told |= first.keys()
+        self._told |= due.keys()
         planned = Planned()
-        owed = {key: work for key, work in first.items() if key not in self._agreed}
-        for (slug, part), work in owed.items():
+        owed = {key: work for key, work in due.items() if key not in self._agreed}
+        for (slug, _), work in owed.items():
             price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
-            planned = planned.with_part(budget.estimate(work.paths.part_requests(part)), price, slug)
+            planned = planned.with_part(budget.estimate(work.owed_requests()), price, slug)
         self.planned_usd = planned.usd[1] if planned.usd else None
         try:
             self._refuse_unpriced(works)
@@ -82,7 +83,7 @@ class Spending:
     def _sent_usd(self, owed: Collection[Key]) -> float | None:
         """What this command has sent so far, by any of its workers, may cost at most; None when that is not known.
 
-        Not of parts that are *owed*: another worker may have sent them while they were estimated.
+        Not of parts that are *owed*: their rows count with those.
         """
         since = self.context.options.since
         total = 0.0

@@ -110,6 +110,12 @@ class Work:
         model = work.trials[self.paths.slug].model
         return attempts.job_id(work.rid, self.paths.slug, self.part.part, number, sha256, model)
 
+    @property
+    def _next(self) -> int:
+        """The number of the attempt that would follow."""
+        last = self.book.last
+        return 1 if last is None else last.number + 1
+
     # --- steps ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
@@ -134,12 +140,17 @@ class Work:
         else:
             self.owing = True
 
-    def submit_owed(self, check_budget: CheckBudget) -> None:
-        """Submit the first attempt, or a new one for the rows still owed; an intent is on disk before any call."""
-        last = self.book.last
-        number = 1 if last is None else last.number + 1
+    def owed_requests(self) -> Path:
+        """The requests of the attempt that is owed: the part's, or (written down) the rows that have no answer yet."""
+        number = self._next
         if number > 1:
             self.settling.write_requests(number)  # anew: a file that stands there is of an attempt that never was
+        return attempts.requests_of(self.paths, self.part, number)
+
+    def submit_owed(self, check_budget: CheckBudget) -> None:
+        """Submit the first attempt, or a new one for the rows still owed; an intent is on disk before any call."""
+        number = self._next
+        self.owed_requests()
         self._intend(number, check_budget)
         attempt = self._attempt(number)
         assert attempt is not None
