@@ -136,7 +136,7 @@ def _existing(request: Request) -> RunPaths | None:
         return None
     known = [run for _, run in runs.known_runs()]
     for run in paths.runs():
-        if run not in known and runs.was_submitted(run):
+        if not runs.exists(run) and runs.was_submitted(run):
             # Passed over, its work would be done, and paid, again as another run.
             raise _refuse_to_pass_over(run)
     return known[-1] if known else None

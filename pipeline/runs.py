@@ -18,13 +18,19 @@ from pipeline.version import VERSION as TOOL_VERSION
 
 
 def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPaths]]:
-    """(created_at, paths) of every run that can be opened, oldest first. Raises UnreadableFile or FutureVersion."""
+    """(created_at, paths) of every run that can be opened, oldest first. Raises UnreadableFile or FutureVersion.
+
+    A copy of a run that is there too is none: it would be as new as its original, and refused.
+    """
     found = []
     for run in paths.runs(experiments):
         if not exists(run):
             continue  # half created, or the earlier tool's: it can still be named by its rid
         try:
-            created = read_record(run.record).created_at
+            record = read_record(run.record)
+            created = record.created_at
+            if original_of(run, record) is not None:
+                continue
         except (FileNotFoundError, DamagedArtifact):
             created = creation_of(run)
         except UnreadableFile as error:
@@ -45,6 +51,12 @@ def exists(run: RunPaths) -> bool:
     from pipeline import traces  # imported where it is needed, as all that a run in order never asks for
 
     return not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
+
+
+def original_of(run: RunPaths, record: Record) -> RunPaths | None:
+    """The run whose *record* lies in the folder of *run*, where that is there too: this one is a copy, or a link."""
+    original = RunPaths.of(record.rid, run.root.parent)
+    return original if record.rid != run.rid and exists(original) else None
 
 
 def was_submitted(run: RunPaths) -> bool:

@@ -15,7 +15,7 @@ from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, Unreadab
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
 from pipeline.record import read_record
-from pipeline.runs import exists, unknown_run
+from pipeline.runs import exists, original_of, unknown_run
 from pipeline.session import Session
 
 Document = dict[str, Any]
@@ -54,7 +54,9 @@ def runs() -> list[Document]:
                 troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
             continue
         if record.rid != run.rid:
-            trouble = f"it is the run {record.rid!r}, copied or renamed; call the folder run_{record.rid} again"
+            trouble = f"it is the run {record.rid!r}, renamed; call the folder run_{record.rid} again"
+            if original_of(run, record) is not None:
+                trouble = f"it is a copy of the run {record.rid!r}, or a link to it"
             troubled.append({"rid": run.rid, "folder": run.root.as_posix(), "trouble": trouble})
             continue
         found.append(

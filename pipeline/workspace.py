@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import config as configuration
-from pipeline import disk, fingerprints, graph, manifest, parts
+from pipeline import disk, fingerprints, graph, manifest, parts, runs
 from pipeline.config import Config
 from pipeline.errors import ConfigError, DamagedArtifact, Refused
 from pipeline.fingerprints import Facts, Fingerprints
@@ -199,6 +199,14 @@ def open_run(
     forced: frozenset[str] = frozenset(),
 ) -> Workspace:
     """Open the run at *run*, whose *record* has been read. Raises ConfigError or Refused."""
+    if (original := runs.original_of(run, record)) is not None:
+        raise Refused(
+            f"is a copy of the run {record.rid!r}, which is there too, or a link to it.",
+            where=str(run.root),
+            kept="Nothing was changed.",
+            hint=f"doit resume rid={record.rid} goes on with the run itself; to go on with the copy instead, put it in "
+            f"place of {original.root}: job ids are made from the run's id",
+        )
     if record.rid != run.rid:
         raise Refused(
             f"belongs to the run {record.rid!r}, but its folder is called {run.root.name!r}.",

@@ -939,6 +939,23 @@ def test_only_the_trials_of_the_tasks_that_are_named_are_paid_for(built, words, 
     assert {path.parents[2].name for path in run_folder(built).glob("*/results/*/ledger.jsonl")} == set(sent)
 
 
+@pytest.mark.parametrize("put", [shutil.copytree, lambda run, copy: copy.symlink_to(run.name)], ids=["copy", "link"])
+def test_a_copy_of_a_run_does_not_stand_in_its_way(one, put):
+    """As new as its original, it was taken for the latest, and was to be renamed to what there was already."""
+    copy = run_folder(one).with_name(f"run_{RID}.bak")
+    put(run_folder(one), copy)
+    before = files(copy)
+    went_on = doit(one)
+    assert (went_on.code, went_on.worked) == (0, []), went_on.err
+    named = doit(one, "resume", f"rid={RID}.bak")
+    assert named.code == 2
+    assert f"run_{RID}.bak: is a copy of the run {RID!r}, which is there too, or a link to it." in named.err
+    assert f"Next: doit resume rid={RID} goes on with the run itself" in named.err
+    assert files(copy) == before
+    unknown = doit(one, "resume", "rid=nobody")
+    assert f"Runs there are: {RID}." in unknown.err
+
+
 def test_spending_that_nobody_agreed_to_is_refused_for_every_trial(quick_path):
     """The second trial once went on after the first had been refused, and sent the parts of both."""
     folder = tiny(quick_path / "dear", two_trials() + "budget: {confirm_above_usd: 0}\n")

@@ -135,11 +135,14 @@ def test_a_run_that_may_not_be_read_does_not_hide_the_others(built):
 
 def test_a_run_in_a_folder_of_another_name_is_not_listed_as_one_of_its_own(built):
     """It stood there like any other, and every command that was given its name refused it."""
-    shutil.copytree(RUN.root, RUN.root.with_name("run_copy"))
+    copy = shutil.copytree(RUN.root, RUN.root.with_name("run_copy"))
     found = views.runs()
-    said = "it is the run 'r1', copied or renamed; call the folder run_r1 again"
+    said = "it is a copy of the run 'r1', or a link to it"
     assert [(run["rid"], run["trouble"]) for run in found] == [("r1", None), ("copy", said)]
     assert said in lines(views.runs_text(found))
+    RUN.root.rename(copy.with_name("run_r0"))
+    said = "it is the run 'r1', renamed; call the folder run_r1 again"
+    assert [(run["rid"], run["trouble"]) for run in views.runs()] == [("copy", said), ("r0", said)]
 
 
 def test_folders_that_hold_no_run_are_left_out(built):
