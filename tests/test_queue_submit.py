@@ -39,6 +39,7 @@ from pipeline.errors import (
     Stopped,
     Unreachable,
 )
+from pipeline.providers.base import Submission
 from pipeline.queue import attempts, budget
 
 CONTROL = "m-p/t0_control_p01"
@@ -956,6 +957,53 @@ def test_requests_of_a_later_attempt_that_are_gone_are_written_anew():
             path.unlink()
         assert lab.go().done
         lab.check(jobs=4)
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["intended", "sent"])
+def test_requests_of_a_later_attempt_that_lost_a_line_are_written_anew(sent):
+    """They read as requests, were not those of the intent, and so were refused for ever."""
+    away = {"call": {**CREATE_DATASET, "times": None}, "do": {"respond": "unavailable"}}
+    with Lab(TEN_ROWS, EXPIRES) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        if not sent:
+            lab.fault(away)
+        lab.go("download", wait=False)
+        lab.heal()
+        assert len(lab.jobs()) == (4 if sent else 2)
+        cut = {path: path.read_bytes() for path in lab.run.root.glob("*/results/*/a2/requests.jsonl")}
+        for path, whole in cut.items():
+            path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+        ending = lab.go()
+        assert ending.done, ending.text
+        assert {path: path.read_bytes() for path in cut} == cut
+        assert all(len([*path.parent.glob("requests.jsonl.damaged.*")]) == 1 for path in cut)
+        lab.check(jobs=4)
+
+
+def test_requests_that_are_not_those_of_their_intent_written_anew_either_are_not_sent():
+    """Never other bytes than were intended, and not one copy more at each try."""
+    away = {"call": {**CREATE_DATASET, "times": None}, "do": {"respond": "unavailable"}}
+    with Lab(TEN_ROWS, EXPIRES) as lab:
+        assert lab.go("submit").done
+        lab.sleep(600)
+        lab.fault(away)
+        lab.go("download", wait=False)
+        lab.heal()
+        part = part_of(lab, "control")
+        requests, book = part / "a2" / "requests.jsonl", part / "ledger.jsonl"
+        meant = ledger.read(book).last
+        submission = Submission(
+            *(meant.job_id, meant.input_dataset_id, meant.output_dataset_id, requests, meant.rows, meant.model, "")
+        )
+        ledger.intend(book, 2, submission, "0" * 64, meant.binding, meant.estimate)
+        before = requests.read_bytes()
+        for _ in range(2):
+            refused = lab.go("download").error
+            assert "requests.jsonl is not what was built or sent." in str(refused)
+            assert [path.name for path in requests.parent.iterdir()] == [requests.name]
+            assert requests.read_bytes() == before
+        assert len(lab.jobs()) == 3  # the other part's second attempt
 
 
 def test_the_estimate_counts_bytes_so_that_no_script_of_the_world_is_underestimated():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,10 +96,16 @@ def write_requests(paths: TrialPaths, part: Part, attempt: int, owed: Collection
     target = paths.part(part.part).attempt_requests(attempt)
     disk.make_folder(target.parent)
     with disk.replacing(target) as file:
-        for line in jsonl.lines(paths.part_requests(part.part)):
-            if jsonl.loads(line.data)["custom_id"] in owed:
-                file.write(line.data + b"\n")
+        for line in request_lines(paths, part, owed):
+            file.write(line)
     return target, file.written
+
+
+def request_lines(paths: TrialPaths, part: Part, owed: Collection[str]) -> Iterator[bytes]:
+    """The requests of *part* whose ids are *owed*, in their order."""
+    for line in jsonl.lines(paths.part_requests(part.part)):
+        if jsonl.loads(line.data)["custom_id"] in owed:
+            yield line.data + b"\n"
 
 
 def requests_of(paths: TrialPaths, part: Part, attempt: int) -> Path:

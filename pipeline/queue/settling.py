@@ -97,22 +97,42 @@ class Settling:
     def _standing_ids(self, path: Path, number: int) -> list[str]:
         """The ids in the requests of attempt *number* that stand there; what is no file of requests is kept aside.
 
-        Those of an attempt that is still to be sent are compared with its intent where they are sent.
+        So is one that the intent does not mean, where writing it anew gives what it does mean. Where that gives other
+        bytes too, a person has to look: it is refused where it would be sent.
         """
         kind = fingerprints.kind(path)
         if kind is None or (kind == "file" and not path.stat().st_size):
             return []  # empty where nothing was owed: then it is written so again
         if kind == "file":
             with suppress(DamagedArtifact):
-                return attempts.ids_of(path)
+                ids = attempts.ids_of(path)
+                if not self._would_be_mended(path, number):
+                    return ids
         aside = disk.set_aside(path, _ASIDE)
         self._say(f"the requests of attempt {number} are damaged; kept as {aside.name}, written anew")
         return []
 
+    def _would_be_mended(self, path: Path, number: int) -> bool:
+        """Whether the requests at *path* are not those of the intent of attempt *number*, and would be if written anew.
+
+        A file that lost a whole line still reads as one of requests.
+        """
+        work = self.context.workspace
+        book = work.ledger(self.paths.slug, self.part.part)
+        meant = next((attempt.requests_sha256 for attempt in book.attempts if attempt.number == number), None)
+        if meant is None or work.fingerprints.sha256(path) == meant:
+            return False
+        digest = disk.Digest()
+        for line in attempts.request_lines(self.paths, self.part, self._owed_before(number)):
+            digest.add(line)
+        return digest.sha256 == meant
+
     def write_requests(self, number: int) -> None:
         """Write the requests of attempt *number*: the rows that all attempts before it left owed."""
-        owed = self._tally(range(1, number)).owed(self.ids())
-        attempts.write_requests(self.paths, self.part, number, set(owed))
+        attempts.write_requests(self.paths, self.part, number, self._owed_before(number))
+
+    def _owed_before(self, number: int) -> set[str]:
+        return set(self._tally(range(1, number)).owed(self.ids()))
 
     def left_behind(self) -> set[int]:
         """The numbers of attempts that left raw files or a breadcrumb: they were made, whatever the ledger says."""
