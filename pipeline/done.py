@@ -213,9 +213,11 @@ def requests_changed(question: Question) -> Decision | None:
     )
     if not changes:
         return None
-    if question.workspace.submitted(question.slug):
-        return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
-    return Run(f"setting {changes}")
+    if not question.workspace.submitted(question.slug):
+        return Run(f"setting {changes}")
+    if not _lists_what_was_sent(question, index):
+        return Repair(f"{question.trial.index.name}: is not the list of what was sent")  # build compares with that
+    return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
 
 
 def prepared_changed(question: Question) -> Decision | None:
@@ -421,6 +423,17 @@ def _index(question: Question) -> parts.Index:
     index = question.workspace.index(question.slug)
     assert index is not None, "index_missing comes first"
     return index
+
+
+def _lists_what_was_sent(question: Question, index: parts.Index) -> bool:
+    """Whether each part that was sent stands in *index* as it was sent, model and all: an older list has others."""
+    from pipeline.queue import attempts  # a run in order asks for no attempt
+
+    listed = {part.part: part.sha256 for part in index.parts}
+    return all(
+        first.requests_sha256 == listed.get(part) and attempts.may_ask(first, index.settings["model"])
+        for part, first in question.workspace.first_attempts(question.slug).items()
+    )
 
 
 def _new_run(workspace: Workspace) -> str:

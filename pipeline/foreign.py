@@ -101,9 +101,9 @@ def _outputs(question: Question) -> dict[Path, str | None]:
         listed = (part for part in stage.artifacts.get("parts", ()) if "sha256" in part)
         results = {root / part["path"]: part["sha256"] for part in listed}
         return {**dict.fromkeys(question.targets), **recorded, **results}
-    # build's own record is the index; of what was sent, the ledgers know too.
+    # build's own record is the index; of what was sent, the ledgers know, also where the index is an older one.
     trial, workspace = question.trial, question.workspace
-    known = workspace.sent_parts(question.slug)
+    known: dict[str, str] = {}
     index_sha256 = None
     try:
         index = workspace.index(question.slug) if fingerprints.kind(trial.index) == "file" else None
@@ -111,7 +111,8 @@ def _outputs(question: Question) -> dict[Path, str | None]:
         index = None
     if index is not None:
         index_sha256 = workspace.fingerprints.sha256(trial.index)
-        known.update({part.part: part.sha256 for part in index.parts})
+        known = {part.part: part.sha256 for part in index.parts}
+    known |= workspace.sent_parts(question.slug)
     return {trial.index: index_sha256, **{path: known.get(path.stem) for path in trial.all_part_requests()}}
 
 

@@ -24,7 +24,7 @@ from pipeline.record import Record, read_record, sources_base
 from pipeline.trials import Trial
 
 if TYPE_CHECKING:
-    from pipeline.ledger import Ledger
+    from pipeline.ledger import Attempt, Ledger
 
 
 class Workspace:
@@ -181,12 +181,16 @@ class Workspace:
             return False
         return any(PartPaths(folder).ledger.exists() for folder in results.iterdir() if folder.is_dir())
 
-    def sent_parts(self, slug: str) -> dict[str, str]:
-        """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
+    def first_attempts(self, slug: str) -> dict[str, Attempt]:
+        """part -> its first attempt, of every part of the trial that has an intent."""
         results = self.trial_paths(slug).results
         names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
         books = {name: self.ledger(slug, name) for name in names}
-        return {name: book.attempts[0].requests_sha256 for name, book in books.items() if book.attempts}
+        return {name: book.attempts[0] for name, book in books.items() if book.attempts}
+
+    def sent_parts(self, slug: str) -> dict[str, str]:
+        """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
+        return {part: first.requests_sha256 for part, first in self.first_attempts(slug).items()}
 
 
 def open_run(

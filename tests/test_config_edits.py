@@ -307,6 +307,27 @@ def test_requests_of_before_an_edit_are_not_paid_for(runs):
     assert len(list(folder.rglob("ledger.jsonl"))) == 4
 
 
+def test_an_old_list_of_parts_is_made_anew_where_what_was_sent_is_what_would_be_built(runs):
+    """Its settings differ from the config, so it was refused, though no request was to change: pay again, it said."""
+    folder = runs.copy("built")
+    run = folder / "experiments" / f"run_{RID}"
+    index = run / TRIAL / "batch_inputs" / "index.json"
+    old = index.read_bytes()
+    for place, value in (("prompt_sets.default.control.text", "Be brief."), ("models.0.id", "accounts/lab/models/new")):
+        edit(folder, place, value)
+    edit(folder, "models.0.alias", "small")
+    assert doit(folder, "to=costs").code == 0
+    before, calls = made(folder), len(history.calls(run / ".emulator"))
+    index.write_bytes(old)
+    assert doit(folder, "to=costs").worked == ["build"]
+    assert made(folder) == before
+    index.write_bytes(old)
+    edit(folder, "prompt_sets.default.control.text", "Be verbose.")  # neither what was sent nor what the list is of
+    assert doit(folder, "to=costs").code == 2
+    assert made(folder) == {**before, f"{TRIAL}/batch_inputs/index.json": old}
+    assert len(history.calls(run / ".emulator")) == calls
+
+
 def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs):
     """run.json, rebuilt from the edited config alone, knew no other name: all was built and submitted once more."""
     folder = runs.copy("finished")

@@ -17,6 +17,8 @@ from typing import NamedTuple
 from pipeline import disk, jsonl
 from pipeline.disk import Written
 from pipeline.errors import DamagedArtifact
+from pipeline.ledger import Attempt
+from pipeline.mirror import UNKNOWN
 from pipeline.parts import Part
 from pipeline.paths import TrialPaths
 from pipeline.providers.base import Submission
@@ -68,6 +70,11 @@ def number_of(output_dataset_id: str) -> int:
     """The number of the attempt that writes *output_dataset_id*; 1 for an id that is not of our making."""
     found = _OUTPUT_ID.search(output_dataset_id)
     return int(found[1]) if found else 1
+
+
+def may_ask(attempt: Attempt, model: str) -> bool:
+    """Whether *attempt* asked *model*, as far as the ledger knows: what the earlier tool asked may not be known."""
+    return attempt.model in (model, UNKNOWN)
 
 
 def submission(
