@@ -11,6 +11,7 @@ provider (which is submit's work, not this file's).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths
@@ -181,6 +182,14 @@ def trial_renamed(question: Question) -> Decision | None:
     )
 
 
+def model_changed(question: Question) -> Decision | None:
+    """Another model was asked, and no list of parts is there to tell: the requests themselves name none."""
+    with suppress(DamagedArtifact):
+        if question.workspace.index(question.slug) is not None:
+            return None  # `requests_changed` has more to say
+    return _asked_otherwise(question)
+
+
 def index_missing(question: Question) -> Decision | None:
     """There is no list of parts: not yet, or not any more."""
     (name,) = graph.names(graph.BY_NAME["build"].targets, [question.slug])
@@ -216,7 +225,8 @@ def requests_changed(question: Question) -> Decision | None:
     if not question.workspace.submitted(question.slug):
         return Run(f"setting {changes}")
     if not _lists_what_was_sent(question, index):
-        return Repair(f"{question.trial.index.name}: is not the list of what was sent")  # build compares with that
+        # build compares with that, but the requests name no model.
+        return _asked_otherwise(question) or Repair(f"{question.trial.index.name}: is not the list of what was sent")
     return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
 
 
@@ -277,6 +287,8 @@ def stale_requests(workspace: Workspace, slug: str) -> Refuse | None:
 
 def parts_unsubmitted(question: Question) -> Decision | None:
     """A part has neither a job the provider accepted nor its results."""
+    if (refused := _asked_otherwise(question)) is not None:
+        return refused
     missing = []
     index = _index(question)
     for part in index.parts:
@@ -431,9 +443,21 @@ def _lists_what_was_sent(question: Question, index: parts.Index) -> bool:
 
     listed = {part.part: part.sha256 for part in index.parts}
     return all(
-        first.requests_sha256 == listed.get(part) and attempts.may_ask(first, index.settings["model"])
+        first.requests_sha256 == listed.get(part)
+        and not attempts.stranger(first, question.trial, part, index.settings["model"])
         for part, first in question.workspace.first_attempts(question.slug).items()
     )
+
+
+def _asked_otherwise(question: Question) -> Refuse | None:
+    """Why what the ledgers say was asked is not this trial's, in its model or as a whole."""
+    from pipeline.queue import attempts  # a run in order asks for no attempt
+
+    model = question.workspace.trials[question.slug].model
+    for part, first in question.workspace.first_attempts(question.slug).items():
+        if problem := attempts.stranger(first, question.trial, part, model):
+            return Refuse(f"{part}: {problem}; {_new_run(question.workspace)}")
+    return None
 
 
 def _new_run(workspace: Workspace) -> str:
@@ -484,7 +508,7 @@ _RECORDED: tuple[Reason, ...] = (
 REASONS: dict[str, tuple[Reason, ...]] = {
     "prepare": (items_fixed, forced, not_recorded, sources_changed, outputs_damaged),
     "build": (
-        *(trial_renamed, provider_changed, inputs_foreign, index_missing, index_damaged),
+        *(trial_renamed, provider_changed, inputs_foreign, model_changed, index_missing, index_damaged),
         *(requests_changed, forced, forgotten, prepared_changed, parts_damaged),
     ),
     "submit": (index_missing, index_damaged, results_here, model_unknown, requests_stale, parts_unsubmitted),

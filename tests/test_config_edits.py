@@ -328,6 +328,29 @@ def test_an_old_list_of_parts_is_made_anew_where_what_was_sent_is_what_would_be_
     assert len(history.calls(run / ".emulator")) == calls
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda index: index.write_bytes(b"")], ids=["gone", "empty"])
+def test_the_rest_of_a_trial_is_not_sent_to_another_model_where_the_list_of_parts_is_lost(runs, harm):
+    """Only the list said which model, and the requests name none: two models answered one trial."""
+    folder = runs.copy("built")
+    run = folder / "experiments" / f"run_{RID}"
+    edit(folder, "queue.max_concurrent_jobs", 1)
+    edit(folder, "emulator.job_seconds", 60)
+    doit(folder, "to=submit", "wait=0")
+    index = run / TRIAL / "batch_inputs" / "index.json"
+    built, before = index.read_bytes(), made(folder)
+    assert len(history.jobs(run / ".emulator")) == 1
+    harm(index)
+    edit(folder, "models.0.id", "accounts/lab/models/other")
+    edit(folder, "models.0.alias", "small")
+    refused = doit(folder, "to=submit", "wait=0")
+    assert refused.code == 2
+    assert "asked accounts/lab/models/small, not accounts/lab/models/other: set the model back" in refused.out
+    edit(folder, "models.0.id", "accounts/lab/models/small")
+    doit(folder, "to=submit", "wait=0")
+    assert (index.read_bytes(), made(folder)) == (built, before)
+    assert len(history.jobs(run / ".emulator")) == 1
+
+
 def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs):
     """run.json, rebuilt from the edited config alone, knew no other name: all was built and submitted once more."""
     folder = runs.copy("finished")

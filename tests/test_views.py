@@ -180,7 +180,7 @@ def test_status_tells_what_differs_in_the_config(built):
 
 def accepted(part):
     """A ledger that says the service has this part's job, as submit writes it before the manifest is."""
-    path, model = TRIAL.part(part).ledger, "accounts/fireworks/models/small"
+    path, model = TRIAL.part(part).ledger, "lab/small"
     sent = Submission("tm-1", "in", "out", TRIAL.part_requests(part), 2, model, part)
     estimate = {"input_tokens": 1, "output_tokens": 1, "usd": None}
     digest = disk.sha256_of(TRIAL.part_requests(part))[0]

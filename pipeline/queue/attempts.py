@@ -20,7 +20,7 @@ from pipeline.errors import DamagedArtifact
 from pipeline.ledger import Attempt
 from pipeline.mirror import UNKNOWN
 from pipeline.parts import Part
-from pipeline.paths import TrialPaths
+from pipeline.paths import RunPaths, TrialPaths
 from pipeline.providers.base import Submission
 
 PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
@@ -72,9 +72,19 @@ def number_of(output_dataset_id: str) -> int:
     return int(found[1]) if found else 1
 
 
-def may_ask(attempt: Attempt, model: str) -> bool:
-    """Whether *attempt* asked *model*, as far as the ledger knows: what the earlier tool asked may not be known."""
-    return attempt.model in (model, UNKNOWN)
+def stranger(attempt: Attempt, paths: TrialPaths, part: str, model: str) -> str | None:
+    """Why *attempt* is not one of *part*'s, asked of *model*, whatever its requests: the bytes name no model.
+
+    Where the earlier tool or the service itself named a job, its name says nothing of the place.
+    """
+    rid = RunPaths(paths.root.parent).rid
+    whose = parse(attempt.input_dataset_id, run_prefix(rid))  # of the intent: the job's id may be the service's own
+    if whose is not None and whose.place != place_digest(rid, paths.slug, part):
+        folder = paths.relative(paths.part(part).root)
+        return f"{attempt.job_id} is of another trial or part: move {folder} out of the run"
+    if attempt.model not in (model, UNKNOWN):
+        return f"{attempt.job_id} asked {attempt.model}, not {model}: set the model back"
+    return None
 
 
 def submission(

@@ -123,6 +123,7 @@ class Work:
         self.waiting_for = ""
         self.owing = False
         book = self.book
+        self._refuse_others(book)
         self.settled = self.settling.in_place(book)
         self.in_flight = book.open and not self.settled
         if self.settled:
@@ -173,11 +174,14 @@ class Work:
             self._submit(attempt)
 
     def _look_over(self, book: Ledger) -> None:
-        """Say once what is wrong with the ledger's lines; refuse when it speaks of other requests."""
+        """Say once what is wrong with the ledger's lines."""
         if book.damaged and not self._told:
             self._told = True
             numbers = ", ".join(map(str, book.damaged))
             self._say(f"ledger.jsonl: damaged or torn line {numbers}; what it said is asked for by its id")
+
+    def _refuse_others(self, book: Ledger) -> None:
+        """Raise Refused when the ledger speaks of other requests, of another model or another trial."""
         first = next((attempt for attempt in book.attempts if attempt.number == 1), None)
         if first is not None and first.requests_sha256 != self.part.sha256:
             raise Refused(
@@ -186,6 +190,15 @@ class Work:
                 kept="Nothing was sent. Ledger and results are as they were.",
                 hint="restore batch_inputs/ as it was submitted, or start a new run",
             )
+        model = self.context.workspace.trials[self.paths.slug].model
+        for attempt in book.attempts:
+            if problem := attempts.stranger(attempt, self.paths, self.part.part, model):
+                raise Refused(
+                    f"{self.part.part}: {problem}.",
+                    where=str(self.files.root),
+                    kept="Nothing was sent. Ledger and results are as they were.",
+                    hint=f"then doit resume rid={self.context.workspace.rid}; or start a new run",
+                )
 
     def _settle_from_raw(self) -> bool:
         """Settle from raw files when they answer everything although there is no ledger (it may get lost)."""
