@@ -25,6 +25,7 @@ from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import IdsDigest, Index, Part
 from pipeline.paths import TrialPaths
 from pipeline.providers.rows import BadRow, read_row
+from pipeline.queue.attempts import stranger
 from pipeline.upgrade import group_of
 
 Ids = frozenset[str]
@@ -43,7 +44,10 @@ _OLD_BLOCK = {"mcnemar", "wilcoxon", "mean_delta"}  # of significance.json befor
 
 
 def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
-    """The stage of a finished download; None when a part, the combined file or `attempts.json` is anything else."""
+    """The stage of a finished download; None when a part, the combined file or `attempts.json` is anything else.
+
+    Also when they are those of another trial: ids and requests may be equal, but the ledgers say who was asked.
+    """
     results = (paths.part(part.part).results for part in index.parts)
     if any(fingerprints.kind(path) != "file" for path in (paths.combined, paths.attempts, *results)):
         return None
@@ -57,6 +61,8 @@ def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
         except _Unproven:
             return None
         book = ledger.read(paths.part(part.part).ledger)
+        if any(stranger(attempt, paths, part.part, index.settings["model"]) for attempt in book.attempts):
+            return None
         counted.append((part, succeeded, book))
         entries.append(
             {

@@ -790,6 +790,23 @@ def test_the_plan_promises_no_work_that_does_not_come(one):
     assert doit(one).worked == ["parse"]
 
 
+def test_the_answers_of_one_trial_are_not_taken_for_those_of_another(built):
+    """Ids and requests are equal under all models, so what one had answered was published as the other's."""
+    assert doit(built, f"trial={TRIAL}", "to=costs").code == 0
+    shutil.copytree(result(built, ""), result(built, "", OTHER), dirs_exist_ok=True)
+    before, asked = artifacts(built), calls(built)
+    for words in (["resume", f"rid={RID}", "to=costs"], ["resume", f"rid={RID}", "only=download"]):
+        refused = doit(built, *words)
+        assert refused.code == 2
+        assert re.search(rf"move {OTHER}/results/t0\S+ out of the run", refused.out), refused.out
+        assert set(before.values()) <= set(artifacts(built).values()), "something is lost"
+        assert calls(built) == asked
+    shutil.rmtree(result(built, "", OTHER))
+    assert doit(built, "to=submit").code == 0
+    models = [job.model for job in history.jobs(run_folder(built) / ".emulator")]
+    assert models.count("accounts/lab/models/other") == models.count("accounts/lab/models/small") == len(models) / 2
+
+
 def test_edited_items_are_not_built_from_where_the_list_of_parts_is_gone_too(built):
     """The missing list was noticed first, and the parts were made from whatever stood there."""
     prepared = run_folder(built) / "prepared" / "closed_book.jsonl"
