@@ -89,7 +89,8 @@ def outputs_set_aside(question: Question, say: Callable[[str], None]) -> Iterato
             if _same_content(aside, original, known):
                 disk.remove(aside)
             elif aside in moved:
-                say(f"{question.relative(original)} was not what was recorded; kept as {aside.name}")
+                found = "was not what was recorded" if expected[original] else "stood in no record"
+                say(f"{question.relative(original)} {found}; kept as {aside.name}")
 
 
 def _outputs(question: Question) -> dict[Path, str | None]:

@@ -255,6 +255,7 @@ def test_a_manifest_that_is_gone_is_rebuilt(lab: Lab) -> None:
 HARM: dict[str, Callable[[TrialPaths], None]] = {
     "a part lacks a row": lambda trial: cut_last_line(trial.part("t0_control_p01").results),
     "a part is gone": lambda trial: trial.part("t0_control_p01").results.unlink(),
+    "an answer was edited": lambda trial: replace(trial.part("t0_control_p01").results, b"Ada", b"Eve"),
     "combined was edited": lambda trial: replace(trial.combined, b"Ada", b"Eve"),
     "attempts.json was edited": lambda trial: replace(trial.attempts, b'"failed": 0', b'"failed": 1'),
     "the list of parts is damaged": lambda trial: cut_last_line(trial.index),
@@ -274,6 +275,15 @@ def test_a_download_that_does_not_hold_is_not_claimed(lab: Lab, harm: Callable[[
     again = lab.resume()
     assert again.errors == {}
     assert {name: data for name, data in lab.artifacts().items() if name in artifacts} == artifacts
+
+
+def test_a_file_that_no_record_speaks_of_is_not_said_to_differ_from_one(lab: Lab) -> None:
+    lab.trial.manifest.unlink()
+    replace(lab.trial.predictions, b"Ada", b"Eve")
+    ending = lab.resume()
+    assert ending.errors == {}
+    [kept] = [line for line in ending.said if "predictions.csv" in line]
+    assert "predictions.csv stood in no record; kept as predictions.csv.damaged." in kept
 
 
 def replace(path: Path, old: bytes, new: bytes) -> None:

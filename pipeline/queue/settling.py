@@ -68,17 +68,40 @@ class Settling:
         return self.context.workspace.damage(recorded["path"], sha256, recorded["size"]) is None
 
     def in_place(self, book: Ledger) -> bool:
-        """Whether results.jsonl is what the manifest recorded, or else holds exactly the part's rows.
+        """Whether results.jsonl is what the manifest recorded, or else what the raw files come to.
 
-        Where rows have no answer, and no record says that this was the end, the attempts in the ledger
-        are judged anew.
+        Where these are not here as they were collected, it holds exactly the part's rows. Where rows have no answer,
+        and no record says that this was the end, the attempts in the ledger are judged anew.
         """
         if (recorded := self.as_recorded()) is not None:
             return recorded
         if fingerprints.kind(self.files.results) != "file":
             return False
         answered = merge.verify(self.files.results, self.part)
-        return answered == self.part.rows or (answered is not None and not book.attempts)
+        if answered is None or not book.attempts:
+            return answered is not None
+        return answered == self.part.rows and (not self._raw_is_whole(book) or self._is_merged(self.tally(book)))
+
+    def _raw_is_whole(self, book: Ledger) -> bool:
+        """Whether the requests and all raw files are here as the ledger has them, to compare results with."""
+        workspace = self.context.workspace
+        requests = self.paths.relative(self.paths.part_requests(self.part.part))
+        folders = {self.files.attempt(attempt.number): attempt.collected or {} for attempt in book.attempts}
+        collected = [
+            workspace.damage(self.paths.relative(folder / name), facts["sha256"], facts["size"])
+            for folder, files in folders.items()
+            for name, facts in files.items()
+        ]
+        if not collected or any(collected) or any(attempt.collected is None for attempt in book.attempts):
+            return False
+        return workspace.damage(requests, self.part.sha256, self.part.size) is None
+
+    def _is_merged(self, counted: Tally) -> bool:
+        """Whether results.jsonl is, to the last byte, what *counted* comes to."""
+        digest = disk.Digest()
+        for line in merge.result_lines(self.ids(), counted, self.context.hands.read_row):
+            digest.add(line)
+        return disk.sha256_of(self.files.results)[0] == digest.sha256
 
     def ids(self) -> list[str]:
         """The part's ids, in request order."""
@@ -230,10 +253,7 @@ class Settling:
         path = self.files.results
         kind = fingerprints.kind(path)
         if kind is not None:
-            digest = disk.Digest()
-            for line in merge.result_lines(ids, counted, self.context.hands.read_row):
-                digest.add(line)
-            if kind == "file" and disk.sha256_of(path)[0] == digest.sha256:
+            if kind == "file" and self._is_merged(counted):
                 return
             if kind != "file" or path.stat().st_size:
                 origin = self.context.workspace.record.origin
