@@ -305,6 +305,17 @@ def parts_unsubmitted(question: Question) -> Decision | None:
     return Run(f"{len(missing)} of {len(index.parts)} parts have no accepted job, e.g. {missing[0]}")
 
 
+def rows_owed(question: Question) -> Decision | None:
+    """Rows have no answer, and the user wants them asked for again."""
+    if not question.workspace.asks_again or question.stage.format == manifest.LEGACY:
+        return None
+    parts_here = question.stage.parts.values()
+    if any("missing" not in part for part in parts_here):
+        return Run("an earlier version did not record whether all rows have an answer")
+    missing = sum(part["missing"] for part in parts_here)
+    return Run(f"{missing:,} rows have no answer and may be asked for again") if missing else None
+
+
 def parts_undone(question: Question) -> Decision | None:
     """A part's results are gone, damaged or were never complete."""
     return _repair(damaged_parts(question))
@@ -479,7 +490,9 @@ def _description(question: Question) -> str:
             return f"all {len(_index(question).parts)} parts have an accepted job"
         case "download":
             artifacts = question.stage.artifacts
-            return f"{len(artifacts['parts'])} parts, {_count(artifacts['n_results'])} results"
+            missing = sum(part.get("missing", 0) for part in artifacts["parts"])
+            without = f", {missing:,} of them without an answer" if missing else ""
+            return f"{len(artifacts['parts'])} parts, {_count(artifacts['n_results'])} results{without}"
         case "parse":
             rows = question.stage.artifacts.get("row_count")
             return f"predictions.csv: {_count(rows)} rows = {_count(rows)} unique custom_ids"
@@ -512,7 +525,10 @@ REASONS: dict[str, tuple[Reason, ...]] = {
         *(requests_changed, forced, forgotten, prepared_changed, parts_damaged),
     ),
     "submit": (index_missing, index_damaged, results_here, model_unknown, requests_stale, parts_unsubmitted),
-    "download": (index_missing, index_damaged, forced, not_recorded, parts_undone, outputs_damaged, inputs_changed),
+    "download": (
+        *(index_missing, index_damaged, forced, not_recorded),
+        *(rows_owed, parts_undone, outputs_damaged, inputs_changed),
+    ),
     "parse": _RECORDED,
     "score": _RECORDED,
     "stats": _RECORDED,

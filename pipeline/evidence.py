@@ -73,6 +73,7 @@ def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
                 "rows": part.rows,
                 "expected_rows": part.rows,
                 "attempts": len(book.attempts),
+                "missing": part.rows - succeeded,
             }
         )
     attempts = disk.Digest()

@@ -106,7 +106,13 @@ def _open(run: RunPaths, request: Request, say: Callable[[str], None], exits: Ex
     if memory.set_aside is not None:
         say(f"{run.database.name} was damaged; kept as {memory.set_aside.name}. It is only a memory: nothing is lost.")
     opened = workspace.open_run(
-        run, record, readonly=readonly, known=memory.fingerprints, deep=request.deep, forced=request.forced
+        run,
+        record,
+        readonly=readonly,
+        known=memory.fingerprints,
+        deep=request.deep,
+        forced=request.forced,
+        asks_again=request.asks_again,
     )
     opened.forgotten = memory.forgotten
     if record.origin == LEGACY and not readonly:

@@ -50,6 +50,11 @@ class Request:
     json: bool = False
     poll_seconds: float | None = None
 
+    @property
+    def asks_again(self) -> bool:
+        """Whether rows that a finished run has no answer to are looked for anew, which a plain resume leaves be."""
+        return self.requeue == "auto" or "download" in self.forced
+
 
 def parse(variables: Mapping[str, str]) -> Request:
     """The request that *variables* make. Raises UsageError with the nearest valid spelling."""

@@ -40,6 +40,7 @@ class Workspace:
         known: Mapping[str, Facts] | None = None,
         deep: bool = False,
         forced: frozenset[str] = frozenset(),
+        asks_again: bool = False,
     ) -> None:
         self.paths = run
         self._root = f"{run.root}/"
@@ -47,6 +48,7 @@ class Workspace:
         self.config = config
         self.readonly = readonly
         self.forced = forced
+        self.asks_again = asks_again  # whether rows without an answer are to be asked for anew, though all was done
         self.forgotten: set[str] = set()  # `phase:trial` that `doit forget` named and that leave no record to stale
         self.fingerprints = Fingerprints(run.root, known, deep=deep)
         self._trial_paths: dict[str, TrialPaths] = {}
@@ -201,6 +203,7 @@ def open_run(
     known: Mapping[str, Facts] | None = None,
     deep: bool = False,
     forced: frozenset[str] = frozenset(),
+    asks_again: bool = False,
 ) -> Workspace:
     """Open the run at *run*, whose *record* has been read. Raises ConfigError or Refused."""
     if (original := runs.original_of(run, record)) is not None:
@@ -225,7 +228,9 @@ def open_run(
         digest = record.config_sha256  # a writer has restored it; for a reader the record holds the same values
     # The recorded one was checked when it was recorded.
     config = Config(record.config, base) if digest == record.config_sha256 else _edited(run, record, base)
-    return Workspace(run, record, config, readonly=readonly, known=known, deep=deep, forced=forced)
+    return Workspace(
+        run, record, config, readonly=readonly, known=known, deep=deep, forced=forced, asks_again=asks_again
+    )
 
 
 def _edited(run: RunPaths, record: Record, base: Path) -> Config:

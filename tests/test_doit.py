@@ -807,6 +807,58 @@ def test_the_answers_of_one_trial_are_not_taken_for_those_of_another(built):
     assert models.count("accounts/lab/models/other") == models.count("accounts/lab/models/small") == len(models) / 2
 
 
+EXPIRED = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+
+
+@pytest.fixture
+def lacking(fresh):
+    """A run that was finished although half of its rows have no answer."""
+    (fresh / "experiment.yaml").write_text(ONE_TEMPERATURE)
+    assert doit(fresh, *START, "to=build").code == 0
+    settings = ServiceConfig.from_dict({"job_seconds": 0, "faults": [EXPIRED]})
+    handle = process.start(run_folder(fresh) / ".emulator", settings)
+    assert doit(fresh, "to=costs", "requeue=never").code == 0
+    yield fresh
+    handle.close()
+
+
+def jobs(folder):
+    return [job.id for job in history.jobs(run_folder(folder) / ".emulator")]
+
+
+@pytest.mark.parametrize("words", [["requeue=auto"], ["force=download"]])
+def test_what_was_left_missing_can_be_asked_for_later(lacking, words):
+    """Once it was recorded, no word of the user's brought an answer any more."""
+    asked = calls(lacking)
+    plain = doit(lacking, "to=costs")
+    assert (plain.worked, calls(lacking)) == ([], asked)
+    assert "4 parts, 20 results, 10 of them without an answer" in plain.out
+    again = doit(lacking, "to=costs", *words)
+    assert (again.code, again.worked[0]) == (0, "download"), again.out
+    assert len(jobs(lacking)) == 8
+    full = doit(lacking, "to=costs", *words)
+    assert "4 parts, 20 results\n" in doit(lacking, "to=costs").out
+    assert (full.code, len(jobs(lacking))) == (0, 8)
+
+
+def test_what_is_asked_for_later_is_brought_home_by_a_plain_resume(lacking):
+    asked = doit(lacking, "to=costs", "requeue=auto", "wait=0")
+    assert (asked.code, len(jobs(lacking))) == (75, 8)
+    assert doit(lacking, "to=costs").code == 0
+    assert "4 parts, 20 results\n" in doit(lacking, "to=costs").out
+    assert len(jobs(lacking)) == 8
+
+
+def test_paid_rows_of_an_attempt_that_the_ledger_lacks_are_noticed_when_looked_for(lacking):
+    older = lacking / "older"
+    shutil.copytree(run_folder(lacking) / TRIAL, older)
+    assert doit(lacking, "to=costs", "requeue=auto").code == 0
+    full = result(lacking, "results_combined.jsonl").read_bytes()
+    shutil.copytree(older, run_folder(lacking) / TRIAL, dirs_exist_ok=True)  # the new raw files stay
+    assert doit(lacking, "to=costs", "requeue=auto").code == 0
+    assert (result(lacking, "results_combined.jsonl").read_bytes(), len(jobs(lacking))) == (full, 8)
+
+
 def test_edited_items_are_not_built_from_where_the_list_of_parts_is_gone_too(built):
     """The missing list was noticed first, and the parts were made from whatever stood there."""
     prepared = run_folder(built) / "prepared" / "closed_book.jsonl"

@@ -40,6 +40,7 @@ def download(queue: Queue, paths: TrialPaths) -> Outcome:
                     "rows": work.part.rows,
                     "expected_rows": work.part.rows,
                     "attempts": len(ledgers[work.part.part].attempts),
+                    "missing": work.part.rows - succeeded,
                 }
             )
     total = sum(work.part.rows for work in works)

@@ -241,7 +241,7 @@ class Queue:
                 found = self._list(slug, index)
                 for work in found:
                     # Most parts of a run that is repaired: neither their ledgers nor their rows need be read.
-                    work.settled = work.settling.as_recorded() is True
+                    work.settled = work.settling.stands()
                 self._finished.discard(slug)
                 if slug == wanted or not all(work.settled for work in found):
                     decision = done.stale_requests(self.workspace, slug) or done.decide("build", self.workspace, slug)

@@ -6,10 +6,11 @@ the ledger knows them or not: what was paid for is never asked again because a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import disk, fingerprints
 from pipeline.errors import ContractBroken, DamagedArtifact, ProviderError, Refused
@@ -62,7 +63,28 @@ class Settling:
 
     def as_recorded(self) -> bool | None:
         """Whether results.jsonl is what the manifest recorded; None where it records nothing of it."""
-        recorded = self.context.workspace.manifest(self.paths.slug).stage("downloaded").parts.get(self.part.part, {})
+        return self._is_as(self._recorded())
+
+    def stands(self) -> bool:
+        """Whether results.jsonl is what the manifest recorded, and nothing is to be added to it.
+
+        Where rows have no answer, more may come: an attempt was made since, or what is owed is to be asked again.
+        """
+        recorded = self._recorded()
+        if not self._is_as(recorded):
+            return False
+        missing: int | None = recorded.get("missing")  # an earlier version did not record how many are
+        if self.context.workspace.asks_again:
+            return missing == 0
+        if not missing:
+            return True
+        book = self.context.workspace.ledger(self.paths.slug, self.part.part)
+        return len(book.attempts) <= int(recorded["attempts"])
+
+    def _recorded(self) -> Mapping[str, Any]:
+        return self.context.workspace.manifest(self.paths.slug).stage("downloaded").parts.get(self.part.part, {})
+
+    def _is_as(self, recorded: Mapping[str, Any]) -> bool | None:
         if not (sha256 := recorded.get("sha256")):
             return None
         return self.context.workspace.damage(recorded["path"], sha256, recorded["size"]) is None
@@ -73,8 +95,8 @@ class Settling:
         Where these are not here as they were collected, it holds exactly the part's rows. Where rows have no answer,
         and no record says that this was the end, the attempts in the ledger are judged anew.
         """
-        if (recorded := self.as_recorded()) is not None:
-            return recorded
+        if self.as_recorded() is not None:
+            return self.stands()
         if fingerprints.kind(self.files.results) != "file":
             return False
         answered = merge.verify(self.files.results, self.part)
