@@ -266,6 +266,12 @@ class PartPaths:
         """Rows that could not be used, kept aside with the reason."""
         return self.root / "set_aside.jsonl"
 
+    def shows_submission(self) -> bool:
+        """Whether anything is left of a submission: its ledger or breadcrumb, or what was answered."""
+        if any(path.exists() for path in (self.ledger, self.output_ids, self.results)):
+            return True
+        return any(is_raw_file(path.name) for path in self.root.glob("a[0-9]*/*"))
+
     def attempt(self, number: int) -> Path:
         return self.root / f"a{number}"
 

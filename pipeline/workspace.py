@@ -177,11 +177,17 @@ class Workspace:
         return None
 
     def submitted(self, slug: str) -> bool:
-        """Whether any part of the trial may have been sent: an intent is enough, its outcome is asked later."""
+        """Whether any part of the trial may have been sent: an intent is enough, its outcome is asked later.
+
+        Where the ledgers are lost, whatever else a submission leaves shows it as well.
+        """
         results = self.trial_paths(slug).results
         if not results.is_dir():
             return False
-        return any(PartPaths(folder).ledger.exists() for folder in results.iterdir() if folder.is_dir())
+        if any(PartPaths(folder).shows_submission() for folder in results.iterdir() if folder.is_dir()):
+            return True
+        groups = self.manifest(slug).document["jobs"].values() if slug in self.trials else ()
+        return any(job is not None for group in groups for job in group)
 
     def first_attempts(self, slug: str) -> dict[str, Attempt]:
         """part -> its first attempt, of every part of the trial that has an intent."""

@@ -143,6 +143,8 @@ class Lab:
 
     def rebuild(self, **settings: Any) -> None:
         """Change the config and build its parts over those there are, submitted or not."""
+        for breadcrumb in self.run.root.glob("*/results/*/OUTPUT_DATASET_ID.txt"):
+            breadcrumb.unlink()  # build would refuse for it
         self.change(**settings)
         _build(self.run)
 

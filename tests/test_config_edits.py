@@ -351,6 +351,42 @@ def test_the_rest_of_a_trial_is_not_sent_to_another_model_where_the_list_of_part
     assert len(history.jobs(run / ".emulator")) == 1
 
 
+def prompt_edited(folder: Path) -> None:
+    edit(folder, "prompt_sets.default.control.text", "Be brief.")
+
+
+def question_edited(folder: Path) -> None:
+    (folder / "closed.jsonl").write_text((folder / "closed.jsonl").read_text().replace("Australia", "Austria"))
+
+
+@pytest.mark.parametrize("harm", [prompt_edited, question_edited])
+@pytest.mark.parametrize("listed", [True, False], ids=["with the list", "without the list"])
+def test_what_was_sent_stays_as_it_was_where_the_ledgers_are_gone(runs, harm, listed):
+    """Breadcrumbs and answers were left, but old answers were published as those to an edited prompt."""
+    folder = runs.copy("built")
+    run = folder / "experiments" / f"run_{RID}"
+    edit(folder, "queue.max_concurrent_jobs", 1)
+    edit(folder, "emulator.job_seconds", 60)
+    doit(folder, "to=submit", "wait=0")
+    for ledger in run.rglob("ledger.jsonl"):
+        ledger.unlink()
+    for path in run.rglob("trial_manifest.json"):
+        path.unlink()  # it has the names of the jobs
+    if not listed:
+        (run / TRIAL / "batch_inputs" / "index.json").unlink()
+    before = {path: path.read_bytes() for path in (run / "experiment.yaml", folder / "closed.jsonl")}
+    built = {path.name: path.read_bytes() for path in (run / TRIAL / "batch_inputs").glob("t0*")}
+    harm(folder)
+    refused = doit(folder, "to=costs", "wait=0")
+    assert refused.code == 2
+    assert "submitted" in refused.out
+    for path, content in before.items():
+        path.write_bytes(content)
+    doit(folder, "to=submit", "wait=0")
+    assert {path.name: path.read_bytes() for path in (run / TRIAL / "batch_inputs").glob("t0*")} == built
+    assert len(history.jobs(run / ".emulator")) == 1
+
+
 def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs):
     """run.json, rebuilt from the edited config alone, knew no other name: all was built and submitted once more."""
     folder = runs.copy("finished")

@@ -369,6 +369,17 @@ def test_an_intent_is_enough_to_count_as_submitted(small, run):
     assert work.ledger("small-default", "t0_control_p01").last.job_id == "j"
 
 
+@pytest.mark.parametrize("left", ["OUTPUT_DATASET_ID.txt", "results.jsonl", "a2/BIJOutputSet.jsonl", "a1/error-data"])
+def test_whatever_a_submission_leaves_shows_it_where_the_ledger_is_lost(small, run, left):
+    work = opened(run)
+    path = small.paths.part("t0_control_p01").root / left
+    path.parent.mkdir(parents=True)
+    path.with_name(".DS_Store").touch()
+    assert not work.submitted("small-default")
+    path.touch()
+    assert work.submitted("small-default")
+
+
 @pytest.mark.parametrize(
     ("action", "said"),
     [

@@ -20,6 +20,7 @@ from pipeline.identity import Settings
 from pipeline.parts import Index, Part
 from pipeline.paths import RunPaths, TrialPaths
 from pipeline.phases import Outcome, Output
+from pipeline.queue import attempts
 from pipeline.trials import Trial
 
 _STAGING = ".new"  # where parts are written before all of them are moved into place
@@ -49,7 +50,7 @@ def build(
                 requests = _requests(run, trial, temperature, condition)
                 listed += _write_parts(staging, requests, config, temperature, condition)
         listed.sort(key=lambda part: part.part)  # the order of every file that is made from the parts
-        _refuse_changes(listed, submitted, paths)
+        _refuse_changes(listed, submitted, paths, trial.model)
         for part in listed:
             disk.move(staging / f"{part.part}.jsonl", paths.part_requests(part.part))
     finally:
@@ -122,9 +123,11 @@ def _write_parts(
     return listed
 
 
-def _refuse_changes(listed: list[Part], submitted: Mapping[str, str], paths: TrialPaths) -> None:
+def _refuse_changes(listed: list[Part], submitted: Mapping[str, str], paths: TrialPaths, model: str) -> None:
     new = {part.part: part.sha256 for part in listed}
     changed = sorted(part for part, sha256 in submitted.items() if new.get(part) != sha256)
+    lost = (part for part in listed if part.part not in submitted)  # or never sent
+    changed += [part.part for part in lost if attempts.sent_otherwise(paths, part, model)]
     if changed:
         raise Refused(
             f"{len(changed)} submitted parts would change, e.g. {changed[0]}: the items of a submitted run are fixed.",

@@ -20,7 +20,7 @@ from pipeline.errors import DamagedArtifact
 from pipeline.ledger import Attempt
 from pipeline.mirror import UNKNOWN
 from pipeline.parts import Part
-from pipeline.paths import RunPaths, TrialPaths
+from pipeline.paths import PartPaths, RunPaths, TrialPaths
 from pipeline.providers.base import Submission
 
 PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
@@ -85,6 +85,25 @@ def stranger(attempt: Attempt, paths: TrialPaths, part: str, model: str) -> str 
     if attempt.model not in (model, UNKNOWN):
         return f"{attempt.job_id} asked {attempt.model}, not {model}: set the model back"
     return None
+
+
+def sent_otherwise(paths: TrialPaths, part: Part, model: str) -> str | None:
+    """The job under which other requests than *part*'s, or another model's, were sent, by the breadcrumb of the part.
+
+    For where no ledger is left: the ids of our making are functions of what was sent.
+    """
+    rid = RunPaths(paths.root.parent).rid
+    expected = job_id(rid, paths.slug, part.part, 1, part.sha256, model)
+    names = (parse(crumb, run_prefix(rid)) for crumb in breadcrumbs(paths.part(part.part)))
+    return next((name.job_id for name in names if name and name.attempt == 1 and name.job_id != expected), None)
+
+
+def breadcrumbs(files: PartPaths) -> list[str]:
+    """The ids of the output datasets that the part's attempts were to write, oldest first."""
+    try:
+        return disk.read_bytes(files.output_ids).decode(errors="replace").split()
+    except FileNotFoundError:
+        return []
 
 
 def submission(

@@ -39,11 +39,7 @@ def left_behind(files: PartPaths) -> set[int]:
     """The numbers of attempts that left raw files or a breadcrumb in the folder of a part."""
     folders = (path for path in files.root.glob("a[0-9]*") if path.name[1:].isdigit())
     numbers = {int(path.name[1:]) for path in folders if merge.raw_files(path)}
-    try:
-        crumbs = disk.read_bytes(files.output_ids).decode(errors="replace").split()
-    except FileNotFoundError:
-        crumbs = []
-    return numbers | {attempts.number_of(crumb) for crumb in crumbs}
+    return numbers | {attempts.number_of(crumb) for crumb in attempts.breadcrumbs(files)}
 
 
 @dataclass(frozen=True)

@@ -182,15 +182,18 @@ class Work:
 
     def _refuse_others(self, book: Ledger) -> None:
         """Raise Refused when the ledger speaks of other requests, of another model or another trial."""
+        model = self.context.workspace.trials[self.paths.slug].model
         first = next((attempt for attempt in book.attempts if attempt.number == 1), None)
+        sent_as = None if book.attempts else attempts.sent_otherwise(self.paths, self.part, model)
         if first is not None and first.requests_sha256 != self.part.sha256:
+            sent_as = first.job_id
+        if sent_as is not None:
             raise Refused(
-                f"the requests of {self.part.part} are not those that were submitted as {first.job_id}.",
+                f"the requests of {self.part.part} are not those that were submitted as {sent_as}.",
                 where=str(self.paths.part_requests(self.part.part)),
                 kept="Nothing was sent. Ledger and results are as they were.",
                 hint="restore batch_inputs/ as it was submitted, or start a new run",
             )
-        model = self.context.workspace.trials[self.paths.slug].model
         for attempt in book.attempts:
             if problem := attempts.stranger(attempt, self.paths, self.part.part, model):
                 raise Refused(
@@ -441,11 +444,7 @@ class Work:
 
     def _note_breadcrumb(self, output_dataset_id: str) -> None:
         """Add the output dataset's id to the breadcrumb: one a line, oldest first."""
-        path = self.files.output_ids
-        try:
-            known = disk.read_bytes(path).decode(errors="replace").split()
-        except FileNotFoundError:
-            known = []
+        path, known = self.files.output_ids, attempts.breadcrumbs(self.files)
         if output_dataset_id not in known:
             disk.make_folder(path.parent)
             disk.write_bytes(path, "".join(f"{name}\n" for name in [*known, output_dataset_id]).encode())
