@@ -544,6 +544,24 @@ def test_a_trial_that_is_taken_out_of_the_config_still_counts_against_the_budget
         assert len(lab.jobs()) == 8
 
 
+def test_what_was_sent_counts_against_the_budget_although_its_ledgers_are_lost():
+    """What had been paid was counted as nothing, and the limit really passed."""
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go(trials=("m-p",)).done
+        spent = sum(budget.committed(lab.opened()))
+        lab.change(budget={"max_usd": spent})
+        for path in lab.run.root.rglob("ledger.jsonl"):
+            path.unlink()
+        assert sum(budget.committed(lab.opened())) == pytest.approx(spent)
+        lab.run.trial("m-p").attempts.write_bytes(b"{")  # then it is the most that the requests may have cost
+        assert sum(budget.committed(lab.opened())) > spent
+        ending = lab.go("submit", trials=("n-p",))
+        assert isinstance(ending.error, BudgetExceeded)
+        lab.run.trial("m-p").part_requests("t0_control_p01").unlink()
+        assert None in budget.committed(lab.opened())
+        assert len(lab.jobs()) == 4
+
+
 def test_a_price_that_is_added_later_is_that_of_what_was_sent_before():
     """Of a job that never counted its tokens the budget said for ever: add the model's price."""
     with Lab(queue={"max_concurrent_jobs": 1}) as lab, Api(lab.emulator.url) as api:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from pipeline import jsonl, plain, trials
 from pipeline.config import Config
-from pipeline.errors import BudgetExceeded
+from pipeline.errors import BudgetExceeded, DamagedArtifact
 from pipeline.ledger import ID_TAKEN, Attempt
+from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import MOST_TOKENS, JobPhase
 from pipeline.providers.resources import phase_of
+from pipeline.queue.attempts import breadcrumbs
 from pipeline.trials import Trial
 from pipeline.workspace import Workspace
 
@@ -196,28 +198,70 @@ def spent(attempt: Attempt, price: Price) -> float | None:
 
     None when neither has a price.
     """
-    if attempt.state == ID_TAKEN:
+    tokens = None if attempt.ended is None else counted(attempt.counts, attempt.ended)
+    return _spent(attempt.state, tokens, attempt.estimate, price)
+
+
+def _spent(state: str | None, tokens: Tokens | None, estimate: Mapping[str, Any], price: Price) -> float | None:
+    if state == ID_TAKEN:
         return 0.0  # it had no job
-    usd: float | None = None
-    if attempt.ended is not None and (tokens := counted(attempt.counts, attempt.ended)) is not None:
-        usd = price.usd(*tokens)
+    usd = None if tokens is None else price.usd(*tokens)
     if usd is None:
-        usd = attempt.estimate.get("usd")
-    if usd is None and attempt.estimate.get("input_tokens"):  # the intent was written before there was a price
-        usd = price.usd(attempt.estimate["input_tokens"], attempt.estimate["output_tokens"])
+        usd = estimate.get("usd")
+    if usd is None and estimate.get("input_tokens"):  # the intent was written before there was a price
+        usd = price.usd(estimate["input_tokens"], estimate["output_tokens"])
     return usd
 
 
 def committed(work: Workspace) -> Iterator[float | None]:
-    """`spent` of each attempt that the run ever made, also of a trial that its config no longer has."""
+    """`spent` of each attempt that the run ever made, also of a trial that its config no longer has.
+
+    What a lost ledger said of an attempt stands in attempts.json as well, once its trial was downloaded. Of one that
+    stands nowhere, but left something, the requests say what it may have cost at most; None where they are gone too.
+    """
     seen = set[str]()
-    for slug, _, book in work.ledgers():
-        trial = work.trials.get(slug)
+    known = set[PartPaths]()
+    for slug, part, book in work.ledgers():
+        if book.attempts:
+            known.add(work.trial_paths(slug).part(part))
         for attempt in book.attempts:
             if attempt.job_id not in seen:  # in a copy of a trial's folder it stands again
                 seen.add(attempt.job_id)
-                price = Price.of_model(work.config, attempt.model) if trial is None else Price.of(work.config, trial)
-                yield spent(attempt, price)
+                yield spent(attempt, _price(work, slug, attempt.model))
+    slugs = sorted({folder.parents[1].name for folder in work.paths.root.glob("*/results/*")})
+    for paths in map(work.trial_paths, slugs):
+        for name, entry in _downloaded(paths):
+            known.add(paths.part(name))
+            if entry["job_id"] not in seen:
+                seen.add(entry["job_id"])
+                tokens = counted_of(entry) if entry["state"] else None
+                yield _spent(entry["state"], tokens, entry["estimate"], _price(work, paths.slug, entry["model"]))
+        if work.record.origin is None:  # of the earlier tool's answers nobody knows what they cost
+            for files in map(PartPaths, sorted(paths.results.iterdir())):
+                if files not in known and files.shows_submission():
+                    yield _at_most(work, paths, files)
+
+
+def _at_most(work: Workspace, paths: TrialPaths, files: PartPaths) -> float | None:
+    """What the attempts of a part of which no record is left may have cost; None where that cannot be told."""
+    requests, trial = paths.part_requests(files.root.name), work.trials.get(paths.slug)
+    usd = estimate(requests).usd(Price.of(work.config, trial)) if trial and requests.is_file() else None
+    return None if usd is None else usd[2] * max(1, len(breadcrumbs(files)))
+
+
+def _downloaded(paths: TrialPaths) -> list[tuple[str, dict[str, Any]]]:
+    """(part, attempt) of each in attempts.json; none where it is not there or damaged, which its phase tells."""
+    needed = ("job_id", "model", "state", "counts", "estimate")
+    try:
+        listed = jsonl.read_document(paths.attempts)["parts"]
+        return [(part["part"], {key: made[key] for key in needed}) for part in listed for made in part["attempts"]]
+    except (FileNotFoundError, DamagedArtifact, KeyError, TypeError):
+        return []
+
+
+def _price(work: Workspace, slug: str, model: str) -> Price:
+    trial = work.trials.get(slug)
+    return Price.of_model(work.config, model) if trial is None else Price.of(work.config, trial)
 
 
 def counted(counts: Mapping[str, int | None], ended: JobPhase) -> Tokens | None:
