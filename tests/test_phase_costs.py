@@ -484,7 +484,7 @@ def test_results_that_were_there_already_have_no_attempts(small):
     small.costs()
     assert small.document["attempts"] == {
         "submissions": 0, "estimated_usd_at_most": None, "provider_counts": None, "provider_usd": None,
-        "spent_on_unused_rows_usd": None,
+        "spent_on_unused_rows_usd": None, "parts_without_record": 2,
     }  # fmt: skip
     assert small.document["parts"][0]["usd"] is None
     assert small.document["usd"] == 0.0022

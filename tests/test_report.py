@@ -22,6 +22,7 @@ from report_kit import EVIL, Failure, Filtered, Made, better, closed, hostile_ru
 from pipeline import custom_id, jsonl
 from pipeline.custom_id import RequestId
 from pipeline.errors import DamagedArtifact
+from pipeline.phases.costs import costs
 from pipeline.plain import visible
 from pipeline.report import plot, text
 from pipeline.report.model import read
@@ -626,6 +627,22 @@ def test_an_artifact_of_an_earlier_format_is_called_that_and_not_damaged(undrawn
         made.report()
     assert caught.value.what == "is of an earlier format (1; now it is 4)."
     assert caught.value.hint == "doit resume rid=lab writes it anew"
+
+
+def test_submissions_of_which_no_record_is_left_are_not_left_out_of_a_total(undrawn: Path) -> None:
+    """With one part's ledger lost, what the others add up to was shown as the whole, and the provider was blamed."""
+    made = make(undrawn, prices={"lab/model-a": {"input_per_mtok": 1, "output_per_mtok": 1}})
+    history = jsonl.read_document(made.paths.attempts)
+    history["parts"][0]["attempts"] = []
+    made.paths.attempts.write_bytes(jsonl.dumps_pretty(history))
+    costs(made.paths, made.config, made.trial)
+    found = jsonl.read_document(made.paths.costs)["attempts"]
+    assert (found["estimated_usd_at_most"], found["provider_usd"], found["parts_without_record"]) == (None, None, 1)
+    made.report()
+    assert ", and those of 1 part of which no record is left, so the totals are not known." in made.markdown
+    assert "The provider gave no counts" not in made.markdown
+    [row] = [line for line in made.markdown.splitlines() if line.startswith(f"| `{history['parts'][0]['part']}` |")]
+    assert row.split(" | ")[4:6] == ["–", "–"]
 
 
 def test_a_row_that_is_cut_short_is_named_with_its_line(undrawn: Path) -> None:

@@ -251,7 +251,9 @@ def _total(counted: Sequence[Tokens]) -> Tokens:
 def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Price) -> dict[str, Any]:
     """Estimate against actual against the provider's own counts, and what bought no row that counts."""
     every = [attempt for part in attempts["parts"] for attempt in part["attempts"]]
-    estimates = [attempt["estimate"]["usd"] for attempt in every]
+    # Where the ledger of one is lost, what the others add up to is no total.
+    lost = sum(not part["attempts"] for part in attempts["parts"])
+    estimates = [None] * lost + [attempt["estimate"]["usd"] for attempt in every]
     counted, unknown = _counted(attempts["parts"])
     sums = _total(counted)
     known_usd = price.usd(*sums)
@@ -280,6 +282,7 @@ def _attempts(attempts: Mapping[str, Any], total: Mapping[str, int], price: Pric
             if counted and provider is None
             else {}
         ),
+        **({"parts_without_record": lost} if lost else {}),
     }
 
 

@@ -35,7 +35,6 @@ def _cost(model: Model) -> Iterator[Block]:
         "Rows with token counts, rows without (they are not free, only unknown), tokens, and their price.",
     )
     attempts = costs["attempts"]
-    counts = attempts["provider_counts"]
     wasted, unanswered = attempts["spent_on_unused_rows_usd"], attempts.get("unanswered_usd")
     answers = None if costs["usd"] is None else round(costs["usd"] - (unanswered or 0), 6)
     least = wasted is None and unanswered is not None and costs["pricing"]["table_found"]
@@ -47,12 +46,20 @@ def _cost(model: Model) -> Iterator[Block]:
             ("the rows that count", model.usd(answers)),
             ("spent on rows that do not count", f"at least {model.usd(unanswered)}" if least else model.usd(wasted)),
         ),
-        f"{counted(attempts['submissions'], 'submission')}."
-        + ("" if counts else " The provider gave no counts for every one, so its total is not known."),
+        _submissions(attempts),
     )
     yield curves.tokens(model, "tokens")
     if model.answers.unknown:
         yield Paragraph(f"{counted(model.answers.unknown, 'request')} came without token counts and are not drawn.")
+
+
+def _submissions(attempts: Json) -> str:
+    made = counted(attempts["submissions"], "submission")
+    if lost := attempts.get("parts_without_record"):
+        return f"{made}, and those of {counted(lost, 'part')} of which no record is left, so the totals are not known."
+    if attempts["provider_counts"] is None:
+        return f"{made}. The provider gave no counts for every one, so its total is not known."
+    return f"{made}."
 
 
 def _price(model: Model) -> Line:

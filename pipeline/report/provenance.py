@@ -93,7 +93,7 @@ def _parts(model: Model) -> Iterator[Block]:
                 count(part["rows"]),
                 count(part["succeeded"]),
                 count(part["failed"]),
-                count(len(states)),
+                count(len(states)) if states else DASH,
                 ", ".join(states).lower().replace("_", " ") or DASH,
                 model.usd(paid.get(part["part"])),
                 Code(digests.get(part["part"], DASH)[:_DIGITS]),
