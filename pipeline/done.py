@@ -174,6 +174,7 @@ def trial_renamed(question: Question) -> Decision | None:
     if question.slug in workspace.record.trials:
         return None
     gone = [slug for slug in workspace.record.trials if slug not in workspace.trials and workspace.submitted(slug)]
+    gone += [slug for slug in workspace.gone_trials() if _asked_the_same(question, slug)]  # gone since longer
     if not gone:
         return None
     return Refuse(
@@ -458,6 +459,17 @@ def _lists_what_was_sent(question: Question, index: parts.Index) -> bool:
         and not attempts.stranger(first, question.trial, part, index.settings["model"])
         for part, first in question.workspace.first_attempts(question.slug).items()
     )
+
+
+def _asked_the_same(question: Question, other: str) -> bool:
+    """Whether trial *other*, which the config no longer has, sent what this one would send, or may have."""
+    workspace = question.workspace
+    trial = workspace.trials[question.slug]
+    with suppress(DamagedArtifact):
+        if (index := workspace.index(other)) is not None:
+            now = identity.of_phase("build", workspace.config, trial)
+            return not _setting_changes("build", dict(index.settings), index.identity_version, now)
+    return any(first.model == trial.model for first in workspace.first_attempts(other).values())
 
 
 def _asked_otherwise(question: Question) -> Refuse | None:

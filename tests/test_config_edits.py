@@ -270,6 +270,26 @@ def test_a_second_model_is_a_trial_of_its_own(runs):
     assert {trial for (_, trial), (verb, _) in done.decisions.items() if verb != "skip"} == {"second-default"}
 
 
+def test_a_trial_that_was_taken_out_is_not_paid_again_under_another_name(runs):
+    """In one step it was refused; in two, with a resume between them, all was submitted once more."""
+    folder = runs.copy("finished")
+    run = folder / "experiments" / f"run_{RID}"
+    small, second = ({"id": f"accounts/lab/models/{name}"} for name in ("small", "second"))
+    for models in ([small, second], [second]):
+        edit(folder, "models", models)
+        assert doit(folder).code == 0
+    asked = len(history.calls(run / ".emulator"))
+    edit(folder, "models", [second, {**small, "alias": "other"}])
+    for harm in (lambda index: None, Path.unlink):
+        harm(run / TRIAL / "batch_inputs" / "index.json")
+        refused = doit(folder)
+        assert refused.code == 2
+        assert f"the submitted trial {TRIAL} is no longer in the config" in refused.out
+    assert len(history.calls(run / ".emulator")) == asked
+    edit(folder, "models", [second, {"id": "accounts/lab/models/third"}])  # what nobody was asked is no such trial
+    assert doit(folder, "to=build").code == 0
+
+
 def test_the_first_treatment_is_the_same_however_the_conditions_are_ordered_in_the_file(runs):
     """It once followed the order of the file; an edited config is read from the file, a resumed one from run.json."""
     folder = tiny(runs.base / "three", CONFIG.replace("    treatment:", "    zealous: {text: Try.}\n    treatment:"))
