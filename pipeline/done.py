@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED
 from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.ledger import Attempt
 
 _FORGOTTEN = "forgotten: doit forget asked for it again"
 
@@ -288,12 +292,12 @@ def stale_requests(workspace: Workspace, slug: str) -> Refuse | None:
 
 def parts_unsubmitted(question: Question) -> Decision | None:
     """A part has neither a job the provider accepted nor its results."""
-    if (refused := _asked_otherwise(question)) is not None:
-        return refused
     missing = []
     index = _index(question)
     for part in index.parts:
         ledger = question.workspace.ledger(question.slug, part.part)
+        if ledger.attempts and (refused := _of_another(question, part.part, ledger.attempts[0])) is not None:
+            return refused
         if ledger.attempts and ledger.attempts[0].requests_sha256 != part.sha256:
             return Refuse(
                 f"{part.part}: the requests are not those that were submitted as {ledger.attempts[0].job_id}; "
@@ -474,13 +478,15 @@ def _asked_the_same(question: Question, other: str) -> bool:
 
 def _asked_otherwise(question: Question) -> Refuse | None:
     """Why what the ledgers say was asked is not this trial's, in its model or as a whole."""
+    attempts = question.workspace.first_attempts(question.slug).items()
+    return next((found for part, first in attempts if (found := _of_another(question, part, first))), None)
+
+
+def _of_another(question: Question, part: str, first: Attempt) -> Refuse | None:
     from pipeline.queue import attempts  # a run in order asks for no attempt
 
-    model = question.workspace.trials[question.slug].model
-    for part, first in question.workspace.first_attempts(question.slug).items():
-        if problem := attempts.stranger(first, question.trial, part, model):
-            return Refuse(f"{part}: {problem}; {_new_run(question.workspace)}")
-    return None
+    problem = attempts.stranger(first, question.trial, part, question.workspace.trials[question.slug].model)
+    return Refuse(f"{part}: {problem}; {_new_run(question.workspace)}") if problem else None
 
 
 def _new_run(workspace: Workspace) -> str:
