@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths
+from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths, sent
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
 from pipeline.errors import DamagedArtifact
 from pipeline.manifest import COMPLETED
 from pipeline.workspace import Workspace
-
-if TYPE_CHECKING:
-    from pipeline.ledger import Attempt
 
 _FORGOTTEN = "forgotten: doit forget asked for it again"
 
@@ -140,7 +136,7 @@ def provider_changed(question: Question) -> Decision | None:
     work = question.workspace
     now = work.config["provider"]
     for slug in question.slugs:
-        if slug in work.trials and (asked := _provider_asked(work, slug, now)) != now:
+        if slug in work.trials and (asked := sent.provider_asked(work, slug, now)) != now:
             return Refuse(
                 f"the provider of a submitted run cannot change (provider: {asked} -> {now}), since {asked} was asked: "
                 f"set it back; {_new_run(work)}"
@@ -178,7 +174,7 @@ def trial_renamed(question: Question) -> Decision | None:
     if question.slug in workspace.record.trials:
         return None
     gone = [slug for slug in workspace.record.trials if slug not in workspace.trials and workspace.submitted(slug)]
-    gone += [slug for slug in workspace.gone_trials() if _asked_the_same(question, slug)]  # gone since longer
+    gone += [slug for slug in workspace.gone_trials() if sent.asked_the_same(question, slug)]  # gone since longer
     if not gone:
         return None
     return Refuse(
@@ -229,7 +225,7 @@ def requests_changed(question: Question) -> Decision | None:
         return None
     if not question.workspace.submitted(question.slug):
         return Run(f"setting {changes}")
-    if not _lists_what_was_sent(question, index):
+    if not sent.is_listed_in(question, index):
         # build compares with that, but the requests name no model.
         return _asked_otherwise(question) or Repair(f"{question.trial.index.name}: is not the list of what was sent")
     return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
@@ -296,8 +292,8 @@ def parts_unsubmitted(question: Question) -> Decision | None:
     index = _index(question)
     for part in index.parts:
         ledger = question.workspace.ledger(question.slug, part.part)
-        if ledger.attempts and (refused := _of_another(question, part.part, ledger.attempts[0])) is not None:
-            return refused
+        if ledger.attempts and (problem := sent.of_another(question, part.part, ledger.attempts[0])) is not None:
+            return Refuse(f"{problem}; {_new_run(question.workspace)}")
         if ledger.attempts and ledger.attempts[0].requests_sha256 != part.sha256:
             return Refuse(
                 f"{part.part}: the requests are not those that were submitted as {ledger.attempts[0].job_id}; "
@@ -388,21 +384,6 @@ def _ways_on(question: Question, old: identity.Settings, new: identity.Settings)
     return f"{back}, or go on with the prepared items, which hold: doit resume rid={question.workspace.rid} from=build"
 
 
-def _provider_asked(workspace: Workspace, slug: str, now: str) -> str:
-    """The provider that the trial was submitted to; *now* where nothing was, or nothing speaks against it."""
-    stage = workspace.manifest(slug).stage
-    recorded = {workspace.record.config.get("provider", now)}
-    recorded |= {stage(name).settings.get("provider", now) for name in ("costs", "report")}
-    if recorded <= {now} or not (workspace.submitted(slug) or stage("downloaded").status == COMPLETED):
-        return now
-    # A ledger knows better than a record, which an earlier version let follow the config. It is read for a doubt only.
-    for name in workspace.sent_parts(slug):
-        binding = workspace.ledger(slug, name).attempts[0].binding
-        if binding.provider:
-            return "emulator" if binding.endpoint.startswith("emulator:") else binding.provider
-    return str(next(iter(recorded - {now})))
-
-
 def _sources_gone(question: Question) -> list[str]:
     return [name for name, digest in source_digests(question.workspace).items() if digest is None]
 
@@ -453,40 +434,9 @@ def _index(question: Question) -> parts.Index:
     return index
 
 
-def _lists_what_was_sent(question: Question, index: parts.Index) -> bool:
-    """Whether each part that was sent stands in *index* as it was sent, model and all: an older list has others."""
-    from pipeline.queue import attempts  # a run in order asks for no attempt
-
-    listed = {part.part: part.sha256 for part in index.parts}
-    return all(
-        first.requests_sha256 == listed.get(part)
-        and not attempts.stranger(first, question.trial, part, index.settings["model"])
-        for part, first in question.workspace.first_attempts(question.slug).items()
-    )
-
-
-def _asked_the_same(question: Question, other: str) -> bool:
-    """Whether trial *other*, which the config no longer has, sent what this one would send, or may have."""
-    workspace = question.workspace
-    trial = workspace.trials[question.slug]
-    with suppress(DamagedArtifact):
-        if (index := workspace.index(other)) is not None:
-            now = identity.of_phase("build", workspace.config, trial)
-            return not _setting_changes("build", dict(index.settings), index.identity_version, now)
-    return any(first.model == trial.model for first in workspace.first_attempts(other).values())
-
-
 def _asked_otherwise(question: Question) -> Refuse | None:
-    """Why what the ledgers say was asked is not this trial's, in its model or as a whole."""
-    attempts = question.workspace.first_attempts(question.slug).items()
-    return next((found for part, first in attempts if (found := _of_another(question, part, first))), None)
-
-
-def _of_another(question: Question, part: str, first: Attempt) -> Refuse | None:
-    from pipeline.queue import attempts  # a run in order asks for no attempt
-
-    problem = attempts.stranger(first, question.trial, part, question.workspace.trials[question.slug].model)
-    return Refuse(f"{part}: {problem}; {_new_run(question.workspace)}") if problem else None
+    problem = sent.asked_otherwise(question)
+    return None if problem is None else Refuse(f"{problem}; {_new_run(question.workspace)}")
 
 
 def _new_run(workspace: Workspace) -> str:
