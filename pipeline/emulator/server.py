@@ -17,6 +17,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,10 @@ class Emulator:
                 where=str(folder),
                 hint="let it end, or use it: its address is in address.json",
             ) from error
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
             self._start(folder, config, port)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
 
     def _start(self, folder: Path, config: Config, port: int) -> None:
         # Whatever may be wrong with the settings shows before anything is opened.

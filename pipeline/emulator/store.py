@@ -89,17 +89,13 @@ class Store:
             if self._depth:
                 yield
                 return
-            self._db.execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            else:
-                self._db.execute("COMMIT")
-            finally:
-                self._depth = 0
+            with self._db:  # commits, or rolls back whatever is raised
+                self._db.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield
+                finally:
+                    self._depth = 0
 
     def advance_clock(self, seconds: float) -> None:
         """Move the clock forward, durably."""
