@@ -1,11 +1,9 @@
 """What answers behind the emulator: an honest baseline, recorded answers, replayed systems."""
 
 import json
-import os
 import re
 import string
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from emulator_kit import ABSTAIN, MODEL, Api, row, started
@@ -16,9 +14,6 @@ from pipeline.emulator.answers.completion import Answerer, JobSettings, tokens
 from pipeline.emulator.answers.recorded import question_id
 from pipeline.emulator.config import Config
 from pipeline.errors import ConfigError
-
-SHARED = Path(os.environ.get("TRIALMAKE_SHARED_DATA", Path(__file__).parents[1] / "../shared/data"))
-needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 
 PASSAGE = (
     "The harbour of Port Elva was built in 1874 by the engineer Marta Lindqvist. It cost 240,000 crowns. "
@@ -149,10 +144,9 @@ def _f1(got, gold):
     return 2 * common / (len(_normal(got)) + len(_normal(gold))) if common else 0.0
 
 
-@needs_shared_data
-def test_it_is_a_plausible_baseline_on_real_questions():
+def test_it_is_a_plausible_baseline_on_real_questions(shared_data):
     """EM 29 and F1 37 on the answerable ones when this was written: far from a trained model, far from chance."""
-    data = json.loads((SHARED / "squad_v2_dev_sample.json").read_text())["data"]
+    data = json.loads((shared_data / "squad_v2_dev_sample.json").read_text())["data"]
     asked = [(p["context"], qa) for article in data for p in article["paragraphs"] for qa in p["qas"]]
     exact, overlap, count, abstained = 0.0, 0.0, 0, Counter()
     for context, qa in asked:
@@ -269,7 +263,6 @@ def test_a_wrong_predictions_file_is_named(tmp_path, content, system, message):
     assert "predictions" in str(error.value)
 
 
-@needs_shared_data
 @pytest.mark.parametrize(
     ("name", "system"),
     [
@@ -279,9 +272,9 @@ def test_a_wrong_predictions_file_is_named(tmp_path, content, system, message):
         ("nq_open_sample.predictions.synthetic.jsonl", None),
     ],
 )
-def test_the_shared_predictions_are_replayed_word_for_word(tmp_path, name, system):
+def test_the_shared_predictions_are_replayed_word_for_word(tmp_path, name, system, shared_data):
     """Through the API, file to file: what comes back is what was recorded."""
-    text = (SHARED / name).read_text()
+    text = (shared_data / name).read_text()
     if name.endswith(".jsonl"):
         predictions = {question_id(line["question"]): line["prediction"] for line in map(json.loads, text.splitlines())}
     else:
@@ -293,7 +286,7 @@ def test_the_shared_predictions_are_replayed_word_for_word(tmp_path, name, syste
         for item, all_runs in runs.items()
         for sample, run in enumerate(all_runs)
     }
-    settings = {"replay": {"control": {"path": str(SHARED / name), "system": system}}}
+    settings = {"replay": {"control": {"path": str(shared_data / name), "system": system}}}
     with started(tmp_path, **settings) as emulator, Api(emulator.url) as api:
         api.finished("j", [row(0, "q?", custom_id=one) for one in sent])
         got = {one: response["choices"][0]["message"]["content"] for one, response in api.results("j-out").items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -525,12 +524,9 @@ def test_relabelling_the_conditions_flips_signs_and_nothing_else(tmp_path: Path,
     assert close(without(relabelled(before), *odds), without(after, *odds)) == []
 
 
-def test_official_scores_of_two_readers(tmp_path: Path) -> None:
+def test_official_scores_of_two_readers(tmp_path: Path, shared_data: Path) -> None:
     """Real answers of BERT and nlnet to 1,000 SQuAD v2 questions, scored by the official script."""
-    shared = Path(os.environ.get("TRIALMAKE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    source = shared / "expected_official_scores_per_question.csv"
-    if not source.exists():
-        pytest.skip("the shared data are not here")
+    source = shared_data / "expected_official_scores_per_question.csv"
     with open(source, encoding="utf-8", newline="") as stream:
         records = [one for one in csv.DictReader(stream) if one["dataset"] == "squad_v2"]
     names = {"nlnet_single": "control", "bert_single": "treatment"}
