@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline import fingerprints, foreign, graph, identity, manifest, parts, paths, sent
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
 from pipeline.errors import DamagedArtifact
-from pipeline.manifest import COMPLETED
+from pipeline.manifest import COMPLETED, LEGACY
 from pipeline.workspace import Workspace
 
 _FORGOTTEN = "forgotten: doit forget asked for it again"
@@ -93,16 +93,12 @@ def not_recorded(question: Question) -> Decision | None:
 def settings_changed(question: Question) -> Decision | None:
     """A setting the phase uses differs from the one it ran with."""
     stage = question.stage
-    if stage.format == "legacy":
+    if stage.format == LEGACY:
         return None  # the earlier tool's results are taken as they are; force= rewrites them
-    trial = question.workspace.trials[question.slug or next(iter(question.workspace.trials))]
-    changes = _setting_changes(
-        question.phase.name,
-        dict(stage.settings),
-        stage.identity_version,
-        identity.of_phase(question.phase.name, question.workspace.config, trial),
-    )
-    return Run(f"setting {changes}") if changes else None
+    workspace, phase = question.workspace, question.phase.name
+    trial = workspace.trials[question.slugs[0]]
+    changes = identity.changes(phase, stage.settings, stage.identity_version, workspace.config, trial)
+    return Run(f"setting {'; '.join(changes)}") if changes else None
 
 
 def outputs_damaged(question: Question) -> Decision | None:
@@ -126,7 +122,7 @@ def inputs_foreign(question: Question) -> Decision | None:
 
 def inputs_changed(question: Question) -> Decision | None:
     """An input is not what the phase was made from."""
-    if question.stage.format == "legacy":
+    if question.stage.format == LEGACY:
         return None
     return _changed_input(question, question.stage.inputs)
 
@@ -213,22 +209,18 @@ def index_damaged(question: Question) -> Decision | None:
 
 def requests_changed(question: Question) -> Decision | None:
     """A setting that is part of the requests differs: another experiment, once something was submitted."""
-    index = _index(question)
-    trial = question.workspace.trials[question.slug]
-    changes = _setting_changes(
-        "build",
-        dict(index.settings),
-        index.identity_version,
-        identity.of_phase("build", question.workspace.config, trial),
-    )
-    if not changes:
+    index, workspace = _index(question), question.workspace
+    trial = workspace.trials[question.slug]
+    found = identity.changes("build", index.settings, index.identity_version, workspace.config, trial)
+    if not found:
         return None
-    if not question.workspace.submitted(question.slug):
+    changes = "; ".join(found)
+    if not workspace.submitted(question.slug):
         return Run(f"setting {changes}")
     if not sent.is_listed_in(question, index):
         # build compares with that, but the requests name no model.
         return _asked_otherwise(question) or Repair(f"{question.trial.index.name}: is not the list of what was sent")
-    return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(question.workspace)}")
+    return Refuse(f"the requests of a submitted run cannot change ({changes}); {_new_run(workspace)}")
 
 
 def prepared_changed(question: Question) -> Decision | None:
@@ -250,7 +242,7 @@ def parts_damaged(question: Question) -> Decision | None:
 def results_here(question: Question) -> Decision | None:
     """Every answer is on disk, so there is nothing to submit (and no ledger need be read)."""
     stage = question.workspace.manifest(question.slug).stage("downloaded")
-    if stage.status == COMPLETED and stage.format == "legacy":
+    if stage.status == COMPLETED and stage.format == LEGACY:
         return Skip("the earlier tool's results are here")
     if stage.status != COMPLETED or damaged_parts(question):
         return None
@@ -308,7 +300,7 @@ def parts_unsubmitted(question: Question) -> Decision | None:
 
 def rows_owed(question: Question) -> Decision | None:
     """Rows have no answer, and the user wants them asked for again."""
-    if not question.workspace.asks_again or question.stage.format == manifest.LEGACY:
+    if not question.workspace.asks_again or question.stage.format == LEGACY:
         return None
     parts_here = question.stage.parts.values()
     if any("missing" not in part for part in parts_here):
@@ -350,7 +342,7 @@ def all_here(workspace: Workspace, slug: str) -> bool:
     Never said of the earlier tool's: its record knows no part, and what is lost of one may have to be paid for.
     """
     stage = workspace.manifest(slug).stage("downloaded")
-    if stage.status != COMPLETED or stage.format == manifest.LEGACY:
+    if stage.status != COMPLETED or stage.format == LEGACY:
         return False
     return not damaged_parts(Question(graph.BY_NAME["submit"], slug, workspace))
 
@@ -422,10 +414,6 @@ def _repair(problems: Iterable[str]) -> Repair | None:
         return None
     more = len(found) - 1
     return Repair(f"{found[0]}{f'; and {more:,} more part' if more else ''}{'s' if more > 1 else ''}")
-
-
-def _setting_changes(phase: str, old: dict[str, object], version: int, new: dict[str, object]) -> str:
-    return "; ".join(identity.differences(identity.upgraded(phase, old, version), new))
 
 
 def _index(question: Question) -> parts.Index:

@@ -70,6 +70,11 @@ def upgraded(phase: str, settings: Settings, version: int) -> Settings:
     return settings
 
 
+def changes(phase: str, settings: Mapping[str, Any], version: int, config: Config, trial: Trial) -> list[str]:
+    """How what *phase* would use for *trial* now differs from the *settings* of *version* that it was made with."""
+    return differences(upgraded(phase, dict(settings), version), of_phase(phase, config, trial))
+
+
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
     """Each setting that differs, as `place: old -> new`, in the order of the places."""
     if old == new:

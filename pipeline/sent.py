@@ -37,10 +37,7 @@ def asked_the_same(question: Question, other: str) -> bool:
     trial = workspace.trials[question.slug]
     with suppress(DamagedArtifact):
         if (index := workspace.index(other)) is not None:
-            now = identity.of_phase("build", workspace.config, trial)
-            return not identity.differences(
-                identity.upgraded("build", dict(index.settings), index.identity_version), now
-            )
+            return not identity.changes("build", index.settings, index.identity_version, workspace.config, trial)
     return any(first.model == trial.model for first in workspace.first_attempts(other).values())
 
 
