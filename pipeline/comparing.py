@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import fingerprints, jsonl, runs, views
 from pipeline.config import Config
+from pipeline.custom_id import temp_key
 from pipeline.errors import DamagedArtifact, NotReady, UsageError
 from pipeline.identity import differences
 from pipeline.paths import RunPaths, TrialPaths
@@ -324,7 +325,7 @@ def _chosen(what: str, name: str | None, found: Mapping[str, Any]) -> str:
 
 def _temp_key(text: str) -> str:
     try:
-        return format(float(text), "g")
+        return temp_key(text)
     except ValueError:
         raise UsageError(f"--temp {text}: is no number.") from None
 

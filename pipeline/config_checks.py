@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline import schema, trials
+from pipeline.custom_id import temp_key
 
 _MAX_SLUG = 120  # characters of a trial's folder name; file systems allow 255 and files in it carry the name too
 _MAX_DEPTH = 50  # levels of nesting; also ends the reading of a mapping that holds itself
@@ -73,8 +74,7 @@ def _duplicate_names(values: Mapping[str, Any]) -> Iterator[str]:
     yield from (
         f"models: {name!r} stands there twice" for name in _twice(trials.alias(model) for model in values["models"])
     )
-    labels = [(format(t, "g"), t) for t in values["temperatures"]]
-    yield from (f"temperatures: {label} stands there twice" for label in _twice(label for label, _ in labels))
+    yield from (f"temperatures: {key} stands there twice" for key in _twice(map(temp_key, values["temperatures"])))
     if values.get("trials") is not None and values.get("sweep") is not None:
         yield "trials, sweep: only one of the two"
     try:

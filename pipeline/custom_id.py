@@ -32,6 +32,11 @@ def temperature_text(temperature: float) -> str:
     return text.removesuffix(".0")
 
 
+def temp_key(temperature: float | str) -> str:
+    """The temperature as documents name it, to six digits; a config has no two that share one."""
+    return format(float(temperature), "g")
+
+
 def join(request: RequestId) -> str:
     """The custom_id of *request*."""
     dataset, item_id, condition, temp, sample_index, kind = request

@@ -67,7 +67,7 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
         "pricing": _pricing(config, trial, price),
         "conditions": {condition: _money(total, price) for condition, total in by_condition.items()},
         "temps": {
-            format(temp, "g"): {
+            custom_id.temp_key(temp): {
                 condition: _money(totals[condition, custom_id.temperature_text(temp)], price)
                 for condition in sorted(trial.conditions)
             }

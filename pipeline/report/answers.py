@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from pipeline import csv_text, disk
 from pipeline.cells import unguard
+from pipeline.custom_id import temp_key
 from pipeline.errors import DamagedArtifact
 from pipeline.predictions import ERROR, PREDICTION_COLUMNS, TRUNCATED
-from pipeline.report.scores import temp_key
 
 LONGEST = 1_200  # characters of an answer, a question or a passage that are shown
 _ERROR_LENGTH = 200  # characters of a provider's error message that are shown

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pipeline import csv_text, disk
 from pipeline.cells import unguard
+from pipeline.custom_id import temp_key
 from pipeline.errors import DamagedArtifact
 from pipeline.report.text import sha256
 
@@ -89,11 +90,6 @@ class ScoreFacts:
     chosen: Mapping[Place, Sequence[Chosen]]
 
 
-def temp_key(text: str) -> str:
-    """A temperature as `significance.json` and `costs.json` name it."""
-    return format(float(text), "g")
-
-
 def read_scores(path: Path, control: str, treatments: Sequence[str], examples: int) -> ScoreFacts:
     """The facts of the table at *path*, with up to *examples* items of each kind per treatment, temperature, type.
 
@@ -104,7 +100,7 @@ def read_scores(path: Path, control: str, treatments: Sequence[str], examples: i
     paired: dict[tuple[str, str, str, str], tuple[Mean, Mean]] = defaultdict(lambda: (Mean(), Mean()))
     chosen: dict[Place, list[Chosen]] = defaultdict(list)
     samples = 0
-    for (kind, dataset, item_id), group in groupby(rows(path), key=lambda row: _item(row)):
+    for (kind, dataset, item_id), group in groupby(rows(path), key=_item):
         item = list(group)
         size = sizes[kind, dataset]
         size.items += 1

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline import custom_id, disk, jsonl
 from pipeline.parts import Index
 from pipeline.paths import TrialPaths
-from pipeline.report.scores import temp_key
 
 _TAIL = 1 << 16  # bytes read at the end of a part; doubled until a whole line fits
 
@@ -49,7 +48,7 @@ def read_sent(paths: TrialPaths, index: Index) -> Sent:
             body = request["body"]
             texts = {message["role"]: message["content"] for message in body["messages"]}
             _add(
-                parameters.setdefault((temp_key(name.temp), name.type), []),
+                parameters.setdefault((custom_id.temp_key(name.temp), name.type), []),
                 {key: value for key, value in body.items() if key != "messages"},
             )
             _add(prompts.setdefault(name.condition, []), texts["system"])

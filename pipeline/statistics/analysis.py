@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.custom_id import temp_key
 from pipeline.errors import ContractBroken, UsageError
 from pipeline.statistics.blocks import METRICS, block
 from pipeline.statistics.fdr import Families
 from pipeline.statistics.metric import Scope
 from pipeline.statistics.numbers import seal
 from pipeline.statistics.settings import StatisticsSettings
-from pipeline.statistics.table import Scores, joined, temp_key
+from pipeline.statistics.table import Scores, joined
 
 SCHEMA_VERSION = 3  # 2 was the earlier tool's shape
 

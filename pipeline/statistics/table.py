@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline import csv_text, disk
 from pipeline.cells import unguard
+from pipeline.custom_id import temp_key
 from pipeline.errors import ContractBroken, DamagedArtifact
 from pipeline.statistics.numbers import FloatArray, IntArray
 
@@ -31,11 +32,6 @@ _ROWS_AT_ONCE = 1_000  # half a megabyte of text while reading: twice as fast as
 _SHOWN = 5  # ids named in a message
 
 T = TypeVar("T", str, tuple[str, ...])
-
-
-def temp_key(temp: float) -> str:
-    """A temperature as documents name it."""
-    return format(temp, "g")
 
 
 @dataclass(frozen=True)
