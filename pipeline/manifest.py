@@ -254,8 +254,13 @@ def _proof(data: bytes) -> str:
 
 
 def utc_now() -> str:
-    """The time as manifests write it: ISO 8601, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The time as manifests write it."""
+    return utc_text(datetime.now(UTC))
+
+
+def utc_text(moment: datetime) -> str:
+    """*moment*, which has a zone, as manifests write it: ISO 8601, UTC, milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _without_times(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -303,8 +303,7 @@ def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:
     """The place of a manifest without a run of ours around it: only its folder tells what it is about."""
     index = restore.index_of(paths)
     oldest = path if fingerprints.kind(path) else paths.root
-    created = datetime.fromtimestamp(oldest.lstat().st_mtime, UTC).isoformat(timespec="milliseconds")
-    created = created.replace("+00:00", "Z")
+    created = manifest.utc_text(datetime.fromtimestamp(oldest.lstat().st_mtime, UTC))
     return Place(
         path=path,
         paths=paths,

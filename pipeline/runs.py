@@ -82,7 +82,7 @@ def creation_of(run: RunPaths) -> str:
     if times:
         return str(min(times))
     changed = run.config.stat().st_mtime if run.config.exists() else 0.0
-    return datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return manifest.utc_text(datetime.fromtimestamp(changed, UTC))
 
 
 def unknown_run(rid: str, experiments: Path = paths.EXPERIMENTS) -> UnknownRun:

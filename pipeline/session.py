@@ -22,7 +22,7 @@ from pipeline import disk, done, graph, identity, jsonl, manifest, paths
 from pipeline.decision import Decision, Question, Skip
 from pipeline.disk import StatKey, Written
 from pipeline.errors import DamagedArtifact, NotReady, QuotaFull, Stopped, Unreachable, UsageError
-from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage
+from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage, utc_now
 from pipeline.memory import Memory
 from pipeline.request import Request
 from pipeline.workspace import Workspace
@@ -175,7 +175,7 @@ class Session:
         else:
             self.workspace.fingerprints.look_anew()
         self._at_work.add((phase, slug))
-        self._change_stage(phase, slug, lambda old: replace(old, status=IN_PROGRESS, updated_at=_now(), error=None))
+        self._change_stage(phase, slug, lambda old: replace(old, status=IN_PROGRESS, updated_at=utc_now(), error=None))
 
     def succeed(self, phase: str, slug: str, values: Mapping[str, Any]) -> None:
         """Mirror a finished cell into the manifest: what it wrote, from what, with which settings."""
@@ -183,7 +183,7 @@ class Session:
             facts = values["stage"]["outputs"][name]
             written = Written(facts["sha256"], facts["size"], StatKey(*key))
             self.workspace.fingerprints.remember(self.workspace.paths.root / name, written)
-        stage = replace(Stage.of(values["stage"]), status=COMPLETED, updated_at=_now())
+        stage = replace(Stage.of(values["stage"]), status=COMPLETED, updated_at=utc_now())
         self._change_stage(phase, slug, lambda _old: stage)
         self.memory.forgive(_task(phase, slug))
         self._end(phase, slug)
@@ -192,7 +192,7 @@ class Session:
         """Record why a cell did not finish; what can simply be gone on with is in progress, not failed."""
         status = _STATUS_OF.get(kind, FAILED)
         self._change_stage(
-            phase, slug, lambda old: replace(old, status=status, updated_at=_now(), error=error[:_MAX_ERROR])
+            phase, slug, lambda old: replace(old, status=status, updated_at=utc_now(), error=error[:_MAX_ERROR])
         )
         self._end(phase, slug)
 
@@ -210,11 +210,11 @@ class Session:
         if phase == "build":
             self.memory.forget(_task(phase, slug))  # it has no record beside its files
         elif phase != "submit":
-            self._change_stage(phase, slug, lambda old: replace(old, status=manifest.PENDING, updated_at=_now()))
+            self._change_stage(phase, slug, lambda old: replace(old, status=manifest.PENDING, updated_at=utc_now()))
 
     def log(self, phase: str, slug: str, decision: Decision) -> None:
         """Log the decision; a run in which all is skipped leaves no line. Skips wait for another, or for the end."""
-        entry = {"phase": phase, "trial": slug, "decision": decision.verb, "reason": decision.reason, "at": _now()}
+        entry = {"phase": phase, "trial": slug, "decision": decision.verb, "reason": decision.reason, "at": utc_now()}
         with self._recording:
             self._log_waiting.append(entry)
             if not isinstance(decision, Skip):
@@ -306,10 +306,6 @@ class Session:
             return identity.of_prepare(self.workspace.config, digests)
         trial = self.workspace.trials[slug or next(iter(self.workspace.trials))]
         return identity.of_phase(phase, self.workspace.config, trial)
-
-
-def _now() -> str:
-    return manifest.utc_now()
 
 
 def _task(phase: str, slug: str) -> str:

@@ -185,7 +185,7 @@ def _time(value: Any) -> str | None:
             moment = datetime.fromtimestamp(value, UTC)
         else:
             return None
-        return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return manifest.utc_text(moment)
     except (ValueError, OverflowError, OSError):
         return None
 
