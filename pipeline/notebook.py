@@ -114,8 +114,7 @@ class TrialData:
         return document
 
     def _not_there(self, path: Path) -> NotReady:
-        rid = self.files.root.parent.name.removeprefix("run_")
-        return NotReady("is not there yet.", where=str(path), hint=f"doit resume rid={rid}")
+        return NotReady("is not there yet.", where=str(path), hint=f"doit resume rid={self.files.run.rid}")
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,9 @@ def _existing(request: Request) -> RunPaths | None:
             return run
         from pipeline import traces
 
-        if traces.is_earlier_run(run.root):
+        if traces.is_earlier_run(run):
             return run
-        if traces.is_ours(run.root):
+        if traces.is_ours(run):
             raise restore.refuse_without_config(run)
         return None
     known = [run for _, run in runs.known_runs()]
@@ -152,7 +152,7 @@ def _refuse_to_pass_over(run: RunPaths) -> Refused:
     """For *run*, of which something was submitted, and which cannot be the latest since nobody knows when it began."""
     from pipeline import traces
 
-    if not traces.is_earlier_run(run.root):
+    if not traces.is_earlier_run(run):
         return restore.refuse_without_config(run)
     return Refused(
         "is a run of the earlier tool that was taken over in part only.",

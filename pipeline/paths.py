@@ -18,6 +18,7 @@ experiments/run_<RID>/
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,6 +146,18 @@ class RunPaths:
     def trial(self, slug: str) -> TrialPaths:
         return TrialPaths(self.root / slug)
 
+    def indexes(self) -> Iterator[Path]:
+        """The lists of parts that are there, of whatever trial."""
+        return self.root.glob("*/batch_inputs/index.json")
+
+    def ledgers(self) -> Iterator[Path]:
+        """The ledgers that are there, of whatever trial: something was submitted where there is one."""
+        return self.root.glob("*/results/*/ledger.jsonl")
+
+    def trials_with_ledgers(self) -> set[str]:
+        """The slugs of the trials that have a ledger, also of those that no config names any more."""
+        return {path.parents[2].name for path in self.ledgers()}
+
 
 @dataclass(frozen=True)
 class TrialPaths:
@@ -155,6 +168,10 @@ class TrialPaths:
     @property
     def slug(self) -> str:
         return self.root.name
+
+    @property
+    def run(self) -> RunPaths:
+        return RunPaths(self.root.parent)
 
     @cached_property
     def inputs(self) -> Path:
@@ -237,6 +254,10 @@ class TrialPaths:
 
     def part(self, name: str) -> PartPaths:
         return PartPaths(self.results / name)
+
+    def ledgers(self) -> list[Path]:
+        """The ledgers of the trial that are there, of parts listed in the index or not."""
+        return sorted(self.results.glob("*/ledger.jsonl"))
 
     def relative(self, path: Path) -> str:
         """*path* as the manifest names it: POSIX, relative to the run's folder."""

@@ -113,7 +113,7 @@ def migrate(path: Path) -> list[str]:
     Raises as `check`, and RunLocked while another process works on the run it belongs to.
     """
     place = _around(path)
-    run = RunPaths(place.paths.root.parent)
+    run = place.paths.run
     if fingerprints.kind(run.record) is None:
         return _migrate(place)
     with lock.only_writer(run.lock, f"run {run.rid}"):
@@ -260,7 +260,7 @@ def _around(path: Path) -> Place:
     if fingerprints.kind(path) is None:
         raise _no_manifest(given)
     paths = TrialPaths(path.parent.parent if path.parent.name == "results" else path.parent)
-    run = RunPaths(paths.root.parent)
+    run = paths.run
     if fingerprints.kind(run.record) is not None:
         work = workspace.open_run(run, restore.open_record(run, readonly=True, say=lambda _: None), readonly=True)
         if path == work.trial_paths(paths.slug).manifest and paths.slug in work.trials:
@@ -346,9 +346,7 @@ def _jobs(place: Place, legible: Mapping[str, Sequence[str | None]]) -> dict[str
         for number, name in enumerate(names, 1)
     }
     blocks: dict[str, dict[str, Any]] = {"datasets": {}, "jobs": {}, "job_status": {}, "job_counts": {}}
-    for part in traces.in_order(
-        {*told, *shown, *(path.parent.name for path in place.paths.results.glob("*/ledger.jsonl"))}
-    ):
+    for part in traces.in_order({*told, *shown, *(path.parent.name for path in place.paths.ledgers())}):
         last = ledger.read(place.paths.part(part).ledger).last
         trace = shown.get(part, traces.Trace())
         job = last.job_id if last else trace.job or told.get(part)

@@ -105,8 +105,8 @@ def _rebuilt_record(run: RunPaths) -> Record:
             break
     slugs = tuple(trial.slug for trial in config.trials)
     indexes = [index for slug in slugs if (index := index_of(run.trial(slug))) is not None]
-    sent = sorted({path.parents[2].name for path in run.root.glob("*/results/*/ledger.jsonl")})
-    earlier = traces.is_earlier_run(run.root) or any(not index.inputs for index in indexes)
+    sent = sorted(run.trials_with_ledgers())
+    earlier = traces.is_earlier_run(run) or any(not index.inputs for index in indexes)
     return Record(
         rid=run.rid,
         created_at=runs.creation_of(run),

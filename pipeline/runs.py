@@ -45,12 +45,12 @@ def exists(run: RunPaths) -> bool:
     """Whether a run of this tool is there: its record, or (when that is gone) a config and something built or sent."""
     if fingerprints.kind(run.record) is not None:
         return True
-    begun = any(run.root.glob("*/batch_inputs/index.json")) or was_submitted(run)
+    begun = any(run.indexes()) or was_submitted(run)
     if not begun or fingerprints.kind(run.config) is None:
         return False
     from pipeline import traces  # imported where it is needed, as all that a run in order never asks for
 
-    return not traces.is_earlier_run(run.root)  # that one may be half taken over: it is taken over again
+    return not traces.is_earlier_run(run)  # that one may be half taken over: it is taken over again
 
 
 def original_of(run: RunPaths, record: Record) -> RunPaths | None:
@@ -61,7 +61,7 @@ def original_of(run: RunPaths, record: Record) -> RunPaths | None:
 
 def was_submitted(run: RunPaths) -> bool:
     """Whether a ledger lies in the folder of *run*, whatever else is left of it."""
-    return any(run.root.glob("*/results/*/ledger.jsonl"))
+    return any(run.ledgers())
 
 
 def is_begun(run: RunPaths) -> bool:

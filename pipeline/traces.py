@@ -65,30 +65,30 @@ class Trace:
     rows: Path | None = None
 
 
-def is_earlier_run(root: Path) -> bool:
-    """Whether the earlier tool began the run in the folder *root*: its own files say so, or an old manifest.
+def is_earlier_run(run: RunPaths) -> bool:
+    """Whether the earlier tool began *run*: its own files say so, or an old manifest.
 
     So does a manifest of any kind without a config, which a run of this tool has from the first moment on, unless it
     has lost it: then what else is here tells.
     """
-    if any((root / name).exists() for name in _RUN_FILES):
+    if any((run.root / name).exists() for name in _RUN_FILES):
         return True
-    manifests = _manifests(root)
+    manifests = _manifests(run)
     if any(_is_old(path) for path in manifests):
         return True
-    return bool(manifests) and not RunPaths(root).config.exists() and not is_ours(root)
+    return bool(manifests) and not run.config.exists() and not is_ours(run)
 
 
-def is_ours(root: Path) -> bool:
-    """Whether what this tool alone writes shows that it began the run in *root*, which lacks its record and config.
+def is_ours(run: RunPaths) -> bool:
+    """Whether what this tool alone writes shows that it began *run*, which lacks its record and config.
 
     A list of parts that names what it was built from; without any list, a ledger or a phase recorded with its settings.
     A run that was taken over has lists and ledgers too, but nothing was built there; a manifest may have been migrated.
     """
-    trials = [TrialPaths(path.parents[1]) for path in sorted(root.glob("*/batch_inputs/index.json"))]
+    trials = [TrialPaths(path.parents[1]) for path in sorted(run.indexes())]
     if lists := [index for trial in trials if (index := restore.index_of(trial)) is not None]:
         return any(index.inputs for index in lists)
-    return any(root.glob("*/results/*/ledger.jsonl")) or any(_has_settings(path) for path in _manifests(root))
+    return any(run.ledgers()) or any(map(_has_settings, _manifests(run)))
 
 
 def of_parts(results: Path) -> dict[str, Trace]:
@@ -159,8 +159,8 @@ def legible_jobs(data: bytes) -> dict[str, list[str | None]]:
     }
 
 
-def _manifests(root: Path) -> list[Path]:
-    return [path for pattern in MANIFESTS for path in sorted(root.glob(pattern))]
+def _manifests(run: RunPaths) -> list[Path]:
+    return [path for pattern in MANIFESTS for path in sorted(run.root.glob(pattern))]
 
 
 def _has_settings(path: Path) -> bool:

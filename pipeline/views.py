@@ -139,9 +139,9 @@ def _trouble(run: RunPaths, error: Exception) -> str | None:
         if fingerprints.kind(run.config) is None:
             return f"its record is {state} and {run.config.name} is gone; bring one of them back"
         return f"its record is {state}; doit resume mends it"
-    if traces.is_earlier_run(run.root):
+    if traces.is_earlier_run(run):
         return "the earlier tool's; doit resume takes it over"
-    return f"its record and {run.config.name} are gone; bring one of them back" if traces.is_ours(run.root) else None
+    return f"its record and {run.config.name} are gone; bring one of them back" if traces.is_ours(run) else None
 
 
 def _explained(session: Session, spec: graph.Phase, slug: str) -> Document:

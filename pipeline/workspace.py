@@ -158,13 +158,12 @@ class Workspace:
     def ledgers(self) -> Iterator[tuple[str, str, Ledger]]:
         """(trial, part, ledger) of everything this run ever submitted, also of trials its config no longer has."""
         for slug in (*self.trials, *self.gone_trials()):
-            for path in sorted(self.trial_paths(slug).results.glob("*/ledger.jsonl")):
+            for path in self.trial_paths(slug).ledgers():
                 yield slug, path.parent.name, self.ledger(slug, path.parent.name)
 
     def gone_trials(self) -> list[str]:
         """The trials that were sent and that the config no longer has, by their ledgers."""
-        found = {path.parents[2].name for path in self.paths.root.glob("*/results/*/ledger.jsonl")}
-        return sorted(found - self.trials.keys())
+        return sorted(self.paths.trials_with_ledgers() - self.trials.keys())
 
     def damage(self, name: str, sha256: str | None, size: int) -> str | None:
         """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""

@@ -20,7 +20,7 @@ from pipeline.errors import DamagedArtifact
 from pipeline.ledger import Attempt
 from pipeline.mirror import UNKNOWN
 from pipeline.parts import Part
-from pipeline.paths import PartPaths, RunPaths, TrialPaths
+from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import Submission
 
 PREFIX = "tm"  # first letters of every job and dataset of ours; `orphans` looks for them
@@ -77,7 +77,7 @@ def stranger(attempt: Attempt, paths: TrialPaths, part: str, model: str) -> str 
 
     Where the earlier tool or the service itself named a job, its name says nothing of the place.
     """
-    rid = RunPaths(paths.root.parent).rid
+    rid = paths.run.rid
     whose = parse(attempt.input_dataset_id, run_prefix(rid))  # of the intent: the job's id may be the service's own
     if whose is not None and whose.place != place_digest(rid, paths.slug, part):
         folder = paths.relative(paths.part(part).root)
@@ -92,7 +92,7 @@ def sent_otherwise(paths: TrialPaths, part: Part, model: str) -> str | None:
 
     For where no ledger is left: the ids of our making are functions of what was sent.
     """
-    rid = RunPaths(paths.root.parent).rid
+    rid = paths.run.rid
     expected = job_id(rid, paths.slug, part.part, 1, part.sha256, model)
     names = (parse(crumb, run_prefix(rid)) for crumb in breadcrumbs(paths.part(part.part)))
     return next((name.job_id for name in names if name and name.attempt == 1 and name.job_id != expected), None)
