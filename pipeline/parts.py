@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl, schema, sealed
+from pipeline import disk, fingerprints, jsonl, schema, sealed
 from pipeline.disk import Written
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.fingerprints import Fingerprints
@@ -129,6 +129,14 @@ def read(path: Path, memory: Fingerprints | None = None) -> Index:
     if memory is not None:
         memory.vouch(path, proof)
     return index
+
+
+def usable(path: Path) -> Index | None:
+    """The index at *path*, None when there is none that can be used. Raises UnreadableFile or FutureVersion."""
+    try:
+        return read(path) if fingerprints.kind(path) == "file" else None
+    except DamagedArtifact:
+        return None
 
 
 def _index(document: Mapping[str, Any]) -> Index:

@@ -28,6 +28,7 @@ from pipeline import (
     lock,
     manifest,
     mirror,
+    parts,
     restore,
     traces,
     upgrade,
@@ -301,7 +302,7 @@ def _no_manifest(path: Path) -> UsageError:
 
 def alone(path: Path, paths: TrialPaths, run_id: str) -> Place:
     """The place of a manifest without a run of ours around it: only its folder tells what it is about."""
-    index = restore.index_of(paths)
+    index = parts.usable(paths.index)
     oldest = path if fingerprints.kind(path) else paths.root
     created = manifest.utc_text(datetime.fromtimestamp(oldest.lstat().st_mtime, UTC))
     return Place(

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.errors import DamagedArtifact, Refused
 from pipeline.manifest import COMPLETED, LEGACY, Stage
 from pipeline.parts import Index
-from pipeline.paths import RunPaths, TrialPaths, resource
+from pipeline.paths import RunPaths, resource
 from pipeline.record import Record, read_record, relative_base
 from pipeline.version import VERSION as TOOL_VERSION
 
@@ -69,16 +69,6 @@ def keep(path: Path, tag: str) -> Path:
     return disk.copy_aside(path, tag, ".json" if tag == BACKUP else "")
 
 
-def index_of(paths: TrialPaths) -> Index | None:
-    """The trial's list of parts, None when there is none that can be used."""
-    if fingerprints.kind(paths.index) != "file":
-        return None
-    try:
-        return parts.read(paths.index)
-    except DamagedArtifact:
-        return None
-
-
 def _bring_back(run: RunPaths) -> str:
     """What to do about a config that is gone and that no record holds."""
     archives = sorted(run.root.glob("*/archive/*.tar.gz"))
@@ -104,7 +94,7 @@ def _rebuilt_record(run: RunPaths) -> Record:
             config = candidate
             break
     slugs = tuple(trial.slug for trial in config.trials)
-    indexes = [index for slug in slugs if (index := index_of(run.trial(slug))) is not None]
+    indexes = [index for slug in slugs if (index := parts.usable(run.trial(slug).index)) is not None]
     sent = sorted(run.trials_with_ledgers())
     earlier = traces.is_earlier_run(run) or any(not index.inputs for index in indexes)
     return Record(

@@ -29,7 +29,6 @@ from pipeline import (
     manifest,
     parts,
     repair,
-    restore,
     runs,
     traces,
 )
@@ -218,7 +217,7 @@ def _write_trial(run: RunPaths, trial: Found, config: Config, say: Callable[[str
 
 def _put_index(target: TrialPaths, index: Index, say: Callable[[str], None]) -> None:
     """Write the list of parts unless there is one; what else stands in its place is kept under another name."""
-    if restore.index_of(target) is not None:
+    if parts.usable(target.index) is not None:
         return
     if fingerprints.kind(target.index) is not None:
         aside = disk.set_aside(target.index, LEGACY)

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk, jsonl, manifest, restore
+from pipeline import disk, jsonl, manifest, parts
 from pipeline.errors import DamagedArtifact, FutureVersion
 from pipeline.manifest import OlderManifest
-from pipeline.paths import RunPaths, TrialPaths
+from pipeline.paths import RunPaths
 from pipeline.upgrade import group_of, part_name
 
 # Where manifests of any age lie below the folder of a run.
@@ -85,8 +85,7 @@ def is_ours(run: RunPaths) -> bool:
     A list of parts that names what it was built from; without any list, a ledger or a phase recorded with its settings.
     A run that was taken over has lists and ledgers too, but nothing was built there; a manifest may have been migrated.
     """
-    trials = [TrialPaths(path.parents[1]) for path in sorted(run.indexes())]
-    if lists := [index for trial in trials if (index := restore.index_of(trial)) is not None]:
+    if lists := [index for path in sorted(run.indexes()) if (index := parts.usable(path)) is not None]:
         return any(index.inputs for index in lists)
     return any(run.ledgers()) or any(map(_has_settings, _manifests(run)))
 
@@ -127,18 +126,18 @@ def request_files(folders: Iterable[Path], prompt_set: str | None) -> dict[str, 
 
 def missing_requests(expected: Iterable[str], files: Mapping[str, Path]) -> str | None:
     """The first file of requests that is not among *files*, of the *expected* parts."""
-    parts = set(expected)
-    absent = in_order(parts - files.keys())
+    wanted = set(expected)
+    absent = in_order(wanted - files.keys())
     if not absent:
         return None if files else "batch_inputs/t<T>_<condition>.jsonl"
     group, number = group_of(absent[0])
-    several = part_name(group, 2) in parts
+    several = part_name(group, 2) in wanted
     return f"batch_inputs/{group}_part{number:02d}.jsonl" if several else f"batch_inputs/{group}.jsonl"
 
 
-def in_order(parts: Iterable[str]) -> list[str]:
-    """Parts by group and number, so that p100 follows p99."""
-    return sorted(parts, key=group_of)
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of parts by group and number, so that p100 follows p99."""
+    return sorted(names, key=group_of)
 
 
 def split_name(name: str | None) -> tuple[str | None, str | None]:
