@@ -54,28 +54,16 @@ def downloaded(paths: TrialPaths, index: Index) -> Stage | None:
     combined, entries, counted = disk.Digest(), [], []
     index_digest, _ = disk.sha256_of(paths.index)
     for part in index.parts:
-        path = paths.part(part.part).results
         piece = disk.Digest()
         try:
-            succeeded = _read_part(path, part, piece, combined)
+            succeeded = _read_part(paths.part(part.part).results, part, piece, combined)
         except _Unproven:
             return None
         book = ledger.read(paths.part(part.part).ledger)
         if any(stranger(attempt, paths, part.part, index.settings["model"]) for attempt in book.attempts):
             return None
         counted.append((part, succeeded, book))
-        entries.append(
-            {
-                "job_key": part.part,
-                "path": paths.relative(path),
-                "size": piece.size,
-                "sha256": piece.sha256,
-                "rows": part.rows,
-                "expected_rows": part.rows,
-                "attempts": len(book.attempts),
-                "missing": part.rows - succeeded,
-            }
-        )
+        entries.append(mirror.results(paths, part, piece, succeeded, book))
     attempts = disk.Digest()
     attempts.add(jsonl.dumps_pretty(mirror.attempts(counted)))
     outputs = {paths.combined: combined, paths.attempts: attempts}

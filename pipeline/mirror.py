@@ -1,6 +1,6 @@
 """What the ledgers come to: the manifest's `datasets`, `jobs`, `job_status`, `job_counts`; and `attempts.json`.
 
-Derived anew from index and ledgers each time, so they cannot drift apart.
+Derived anew from index and ledgers each time, so they cannot drift apart. Also what `downloaded` records of a part.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import ledger
+from pipeline.disk import Digest
 from pipeline.ledger import Attempt, Ledger
 from pipeline.parts import Index, Part
 from pipeline.paths import PartPaths, TrialPaths
@@ -65,6 +66,20 @@ def attempts(counted: Iterable[tuple[Part, int, Ledger]]) -> dict[str, Any]:
     return {
         "schema_version": ATTEMPTS_VERSION,
         "parts": [_attempts_of(part, succeeded, book) for part, succeeded, book in counted],
+    }
+
+
+def results(paths: TrialPaths, part: Part, written: Digest, succeeded: int, book: Ledger) -> dict[str, Any]:
+    """What `downloaded` records of the `results.jsonl` of *part*, of whose rows *succeeded* have an answer."""
+    return {
+        "job_key": part.part,
+        "path": paths.relative(paths.part(part.part).results),
+        "size": written.size,
+        "sha256": written.sha256,
+        "rows": part.rows,
+        "expected_rows": part.rows,
+        "attempts": len(book.attempts),
+        "missing": part.rows - succeeded,
     }
 
 

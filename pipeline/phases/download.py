@@ -21,46 +21,33 @@ _BLOCK = 32  # rows copied at a time, as in parse
 def download(queue: Queue, paths: TrialPaths) -> Outcome:
     """Collect and combine; raises as the queue does, or ContractBroken when a part's rows are not what was asked."""
     works = queue.download(paths.slug)
-    ledgers = {work.part.part: queue.workspace.ledger(paths.slug, work.part.part) for work in works}
+    books = [queue.workspace.ledger(paths.slug, work.part.part) for work in works]
     conflicts = [work.error for work in works if work.error is not None]
     if conflicts:
         raise conflicts[0]
-    tallies = {}
-    entries = []
+    counted, entries = [], []
     with disk.replacing(paths.combined) as combined:
-        for work in works:
-            succeeded, written = _append(work, combined)
-            tallies[work.part.part] = succeeded
-            entries.append(
-                {
-                    "job_key": work.part.part,
-                    "path": paths.relative(work.files.results),
-                    "size": written[0],
-                    "sha256": written[1],
-                    "rows": work.part.rows,
-                    "expected_rows": work.part.rows,
-                    "attempts": len(ledgers[work.part.part].attempts),
-                    "missing": work.part.rows - succeeded,
-                }
-            )
+        for work, book in zip(works, books, strict=True):
+            succeeded, piece = _append(work, combined)
+            counted.append((work.part, succeeded, book))
+            entries.append(mirror.results(paths, work.part, piece, succeeded, book))
     total = sum(work.part.rows for work in works)
-    if not any(tallies.values()):
+    if not any(succeeded for _, succeeded, _ in counted):
         raise ContractBroken(
             f"all {total:,} rows of {paths.slug} failed; there is nothing to compare.",
             where=str(paths.combined),
             kept="The errors are in results_combined.jsonl, row by row.",
             hint="look at the first error there; fix the config and start a new run",
         )
-    document = mirror.attempts((work.part, tallies[work.part.part], ledgers[work.part.part]) for work in works)
-    attempts = disk.write_bytes(paths.attempts, jsonl.dumps_pretty(document))
+    attempts = disk.write_bytes(paths.attempts, jsonl.dumps_pretty(mirror.attempts(counted)))
     return Outcome(
         {paths.combined: Output(combined.written, total), paths.attempts: Output(attempts)},
         {"parts": entries, "combined_path": paths.relative(paths.combined), "n_results": total},
     )
 
 
-def _append(work: Work, combined: disk.Replacement) -> tuple[int, tuple[int, str]]:
-    """Copy one part's results, checking their ids on the way; (rows with an answer, (size, sha256))."""
+def _append(work: Work, combined: disk.Replacement) -> tuple[int, disk.Digest]:
+    """Copy one part's results, checking their ids on the way; how many rows have an answer, and what was copied."""
     ids = parts.IdsDigest()
     succeeded = 0
     piece = disk.Digest()
@@ -79,4 +66,4 @@ def _append(work: Work, combined: disk.Replacement) -> tuple[int, tuple[int, str
             kept="No combined file was written.",
             hint="run the same command again: the part is rebuilt from its raw files",
         )
-    return succeeded, (piece.size, piece.sha256)
+    return succeeded, piece
