@@ -44,6 +44,10 @@ class Config:
         """A path of the config, resolved against its folder."""
         return self.base / text
 
+    def price_key(self, model: str, alias: str) -> str | None:
+        """The name under which `prices.models` has a model, its id before its alias; None where it has no price."""
+        return next((name for name in (model, alias) if name in self["prices"]["models"]), None)
+
 
 def read(
     path: Path,

@@ -144,7 +144,7 @@ def _costs(config: Config, trial: Trial) -> Settings:
     return {
         "provider": config["provider"],
         "model": trial.model,
-        "price": prices["models"].get(trial.model) or prices["models"].get(trial.alias),
+        "price": prices["models"].get(config.price_key(trial.model, trial.alias)),
         "batch_discount": prices["batch_discount"],
         "cached_discount": prices["cached_discount"],
     }

@@ -195,7 +195,7 @@ def _price_of(total: Mapping[str, int], price: Price) -> float | None:
 
 def _pricing(config: Config, trial: Trial, price: Price) -> dict[str, Any]:
     prices = config["prices"]["models"]
-    key = next((name for name in (trial.model, trial.alias) if name in prices), None)
+    key = config.price_key(trial.model, trial.alias)
     known = price.input is not None
     reason = None
     if key is None:

@@ -334,8 +334,7 @@ def _cannot_be_kept(limit: float) -> str:
 
 
 def _listed(config: Config, model: str, alias: str) -> Mapping[str, float] | None:
-    models = config["prices"]["models"]
-    found: Mapping[str, float] | None = models.get(model) or models.get(alias)
+    found: Mapping[str, float] | None = config["prices"]["models"].get(config.price_key(model, alias))
     return found
 
 
