@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import console, environment, plain, waiting
 from pipeline.errors import AuthError, Refused
-from pipeline.phases import Outcome, Output
+from pipeline.phases import Outcome
 
 if TYPE_CHECKING:
     from pipeline.emulator.config import Config as EmulatorConfig
@@ -90,10 +90,9 @@ def _stats(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:
     trial = session.workspace.trial_paths(slug)
     control, *treatments = session.workspace.trials[slug].conditions
     settings = StatisticsSettings.of(session.workspace.config["statistics"])
-    written, facts = stats(trial.scores, trial.significance, settings, control, treatments)
-    return Outcome(
-        {trial.significance: Output(written)}, {**facts, "significance_json": trial.relative(trial.significance)}
-    )
+    outcome = stats(trial.scores, trial.significance, settings, control, treatments)
+    significance = trial.relative(trial.significance)
+    return Outcome(outcome.outputs, {**outcome.artifacts, "significance_json": significance})
 
 
 def _costs(session: Session, slug: str, _inputs: Mapping[str, str]) -> Outcome:

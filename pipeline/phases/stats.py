@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline import disk, jsonl, schema
+from pipeline.phases import Outcome, Output
 from pipeline.statistics.analysis import analyse
 from pipeline.statistics.settings import StatisticsSettings
 from pipeline.statistics.table import read_scores
@@ -17,10 +17,8 @@ from pipeline.statistics.table import read_scores
 SCHEMA = "significance.schema"
 
 
-def stats(
-    scores: Path, target: Path, settings: StatisticsSettings, control: str, treatments: Sequence[str]
-) -> tuple[disk.Written, dict[str, Any]]:
-    """Compare each of *treatments* with *control* and write *target*; returns it as written, and facts to show.
+def stats(scores: Path, target: Path, settings: StatisticsSettings, control: str, treatments: Sequence[str]) -> Outcome:
+    """Compare each of *treatments* with *control* and write *target*.
 
     Raises FileNotFoundError, UnreadableFile, DamagedArtifact, ContractBroken or DiskTrouble; *target* is then as
     it was.
@@ -31,10 +29,10 @@ def stats(
     found = schema.problems_in(data, SCHEMA)
     if found:
         raise ValueError(f"would write an invalid significance.json: {'; '.join(found)}")  # a bug here, never bad input
-    written = disk.write_bytes(target, data)
-    return written, {
+    facts = {
         "schema_version": document["schema_version"],
         "rows": len(table.texts["item_id"]),
         "temps": document["temps"],
         "tests": sum(family["m"] for family in document["fdr"]["families"].values()),
     }
+    return Outcome({target: Output(disk.write_bytes(target, data))}, facts)
