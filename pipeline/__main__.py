@@ -314,9 +314,9 @@ def _session(rid: str | None) -> Any:
 
 def _request(rid: str | None) -> Request:
     """What asks for the named or latest run. Raises UnknownRun for a name that no run can have."""
-    from pipeline import views
+    from pipeline import runs
 
-    return Request(rid=None if rid is None else views.named_run(rid).rid)
+    return Request(rid=None if rid is None else runs.named(rid).rid)
 
 
 def _run(rid: str | None) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import fingerprints, jsonl, runs, views
+from pipeline import fingerprints, jsonl, runs
 from pipeline.config import Config
 from pipeline.custom_id import temp_key
 from pipeline.errors import DamagedArtifact, NotReady, UsageError
@@ -131,7 +131,7 @@ def _cells(numbers: Document) -> tuple[str, str, str, str, str]:
 def _side(text: str) -> _Side:
     rid, _, rest = text.partition(":")
     slug, _, condition = rest.partition(":")
-    run = views.named_run(rid)
+    run = runs.named(rid)
     try:
         record = read_record(run.record)
     except FileNotFoundError:

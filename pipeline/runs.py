@@ -41,6 +41,20 @@ def known_runs(experiments: Path = paths.EXPERIMENTS) -> list[tuple[str, RunPath
     return sorted(found, key=lambda entry: (entry[0], entry[1].rid))
 
 
+def named(rid: str) -> RunPaths:
+    """The place of the run *rid*. Raises UnknownRun for what neither is nor could be one's name.
+
+    `rid/trial` leads to a folder that looks like a run of the earlier tool, and was once taken over as one.
+    """
+    if not paths.is_rid(rid) and RunPaths.of(rid) not in paths.runs():
+        raise UnknownRun(
+            f"there is no run {rid!r}: a run's id has letters, digits, '.', '_' and '-' only, at most 64.",
+            kept="Nothing was changed.",
+            hint="python -m pipeline runs lists the runs there are",
+        )
+    return RunPaths.of(rid)
+
+
 def exists(run: RunPaths) -> bool:
     """Whether a run of this tool is there: its record, or (when that is gone) a config and something built or sent."""
     if fingerprints.kind(run.record) is not None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline import done, fingerprints, graph, lock, mirror, paths, traces
-from pipeline.errors import DamagedArtifact, FutureVersion, UnknownRun, UnreadableFile, UsageError
+from pipeline.errors import DamagedArtifact, FutureVersion, UnreadableFile, UsageError
 from pipeline.paths import RunPaths
 from pipeline.plain import columns
 from pipeline.record import read_record
@@ -22,20 +22,6 @@ Document = dict[str, Any]
 
 # What a decision already says; another recorded stage (failed, stopped, in progress) is worth showing.
 _IMPLIED = {"skip": "completed", "run": "pending"}
-
-
-def named_run(rid: str) -> RunPaths:
-    """The place of the run *rid*. Raises UnknownRun for what neither is nor could be one's name.
-
-    `rid/trial` leads to a folder that looks like a run of the earlier tool, and was once taken over as one.
-    """
-    if not paths.is_rid(rid) and RunPaths.of(rid) not in paths.runs():
-        raise UnknownRun(
-            f"there is no run {rid!r}: a run's id has letters, digits, '.', '_' and '-' only, at most 64.",
-            kept="Nothing was changed.",
-            hint="python -m pipeline runs lists the runs there are",
-        )
-    return RunPaths.of(rid)
 
 
 def runs() -> list[Document]:
