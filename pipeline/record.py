@@ -68,7 +68,7 @@ def read_record(path: Path) -> Record:
             kept="Nothing was written.",
             hint="update trialmake, or use the version that wrote this run",
         )
-    if not isinstance(document, dict) or not sealed.is_intact(document) or schema_problem(document):
+    if not isinstance(document, dict) or not sealed.is_intact(document) or _lacks_a_key(document):
         raise DamagedArtifact("is not the record that was written (edited, or a damaged disk).", where=str(path))
     keys = Record.__dataclass_fields__.keys() - {"config", "stages", "trials"}
     return Record(
@@ -79,7 +79,7 @@ def read_record(path: Path) -> Record:
     )
 
 
-def schema_problem(document: Mapping[str, Any]) -> bool:
+def _lacks_a_key(document: Mapping[str, Any]) -> bool:
     """Whether a sealed record lacks a key; its checksum says that a schema-checked writer wrote it."""
     return any(key not in document for key in schema.load(SCHEMA)["required"])
 

@@ -111,11 +111,6 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Save what the page looks like as PNG."""
-        data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
-
     def pdf(self) -> bytes:
         """The page as it prints."""
         return base64.b64decode(self.send("Page.printToPDF", preferCSSPageSize=True)["data"])

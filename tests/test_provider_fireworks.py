@@ -691,14 +691,12 @@ def test_a_finished_job_as_seen_live(server, make):
             "JOB_STATE_COMPLETED",
             jobProgress=progress | {"cachedInputTokenCount": 82},
             expireTime="2026-08-31T03:48:53Z",
-            inferenceParameters={"maxTokens": 64},
             status={"code": "OK", "message": "done\x1b[2J"},
         ),
     )
     found = make().find("tm-job")
     assert found.counts == Counts(3, 3, 0, 126, 15, 82)
     assert found.expires_at == datetime(2026, 8, 31, 3, 48, 53, tzinfo=UTC)
-    assert found.parameters == {"maxTokens": 64}
     assert found.message == "done\\x1b[2J"
 
 

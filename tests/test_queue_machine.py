@@ -38,8 +38,6 @@ ENDS = ("EXPIRED", "EARLY_STOPPED", "FAILED", "CANCELLED")
 ROWS = ("drop", "error", "conflict", "corrupt", "foreign", "twice", "both", "wrap")
 FILES = ("results.jsonl", "ledger.jsonl", "OUTPUT_DATASET_ID.txt", "a1/BIJOutputSet.jsonl", "a1/error-data", "a1", "a2")
 
-DAMAGES = ("lost", "cut", "edited", "emptied")
-
 
 class Machine(RuleBasedStateMachine):
     """One run on one emulator; whatever happens to it is a rule."""

@@ -7,12 +7,12 @@ raises (`Unreachable`); it never answers "no" for "unknown".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.errors import Refused
 
@@ -67,7 +67,6 @@ class Job:
     created_at: datetime | None = None
     expires_at: datetime | None = None
     counts: Counts = field(default_factory=Counts)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -339,8 +339,7 @@ class _Removed(Exception):
 
 def _settings_for_all_rows(fields: Fields) -> list[str]:
     """The names of what a job sets beside its rows, which may change what every row asks."""
-    parameters = fields.get("inferenceParameters")
-    settings = {**(parameters if isinstance(parameters, dict) else {}), "systemPrompt": fields.get("systemPrompt")}
+    settings = {**resources.mapping(fields, "inferenceParameters"), "systemPrompt": fields.get("systemPrompt")}
     return sorted(name for name, value in settings.items() if value not in (*_UNSET, _PLAIN.get(name)))
 
 

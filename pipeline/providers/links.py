@@ -2,7 +2,7 @@
 
 A signed link comes from a server's answer, so it is input like any other. Its text is checked here
 before anything is resolved, the addresses of its host before anything connects, and the connected
-peer once more (`http.py` asks `require_peer`), so that a name which resolves twice to different
+peer once more (`storage.py` asks `require_peer`), so that a name which resolves twice to different
 addresses gains nothing. Only the host the user configured may be private, which is how a local
 emulator works.
 """

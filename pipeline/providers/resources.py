@@ -49,11 +49,10 @@ def job(fields: Fields) -> Job:
         model=text(fields, "model"),
         input_dataset_id=last_segment(text(fields, "inputDatasetId")),
         output_dataset_id=_id(fields, "outputDatasetId"),
-        message=trouble_of(fields) or readable(text(_object(fields, "status"), "message")),
+        message=trouble_of(fields) or readable(text(mapping(fields, "status"), "message")),
         created_at=_time(fields, "createTime"),
         expires_at=_time(fields, "expireTime"),
-        counts=_counts(_object(fields, "jobProgress")),
-        parameters=_object(fields, "inferenceParameters"),
+        counts=_counts(mapping(fields, "jobProgress")),
     )
 
 
@@ -69,7 +68,7 @@ def dataset(fields: Fields) -> Dataset:
 
 def trouble_of(fields: Fields) -> str | None:
     """What a resource's `status` complains about, None when it is content."""
-    status = _object(fields, "status")
+    status = mapping(fields, "status")
     code = text(status, "code").upper()
     if not code or code == "OK" or code.endswith("UNSPECIFIED"):
         return None
@@ -90,6 +89,12 @@ def text(fields: Fields, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def mapping(fields: Fields, name: str) -> Fields:
+    """The object under *name*, empty when there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def last_segment(name: str) -> str:
     """The id in a resource name, `accounts/A/datasets/ID` or the bare `ID`."""
     return name.rpartition("/")[2]
@@ -108,11 +113,6 @@ def is_id(text: str) -> bool:
 
 def _state(fields: Fields) -> str:
     return text(fields, "state").upper() or "UNSPECIFIED"
-
-
-def _object(fields: Fields, name: str) -> Fields:
-    value = fields.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _counts(progress: Fields) -> Counts:

@@ -299,11 +299,8 @@ def _run(command: Sequence[str], seconds: float, check_stop: Callable[[], None])
 
 def _noted(paths: PartPaths, attempt: Attempt) -> list[str]:
     """The output datasets that the breadcrumb notes for *attempt*, its own aside; what can be no id is left out."""
-    try:
-        crumbs = disk.read_bytes(paths.output_ids).decode(errors="replace").split()
-    except FileNotFoundError:
-        return []
-    names = [resources.last_segment(crumb) for crumb in crumbs if attempts.number_of(crumb) == attempt.number]
+    crumbs = (crumb for crumb in attempts.breadcrumbs(paths) if attempts.number_of(crumb) == attempt.number)
+    names = map(resources.last_segment, crumbs)
     return [name for name in names if name != attempt.output_dataset_id and resources.is_id(name)]
 
 

@@ -384,7 +384,7 @@ class Work:
     def _combined(self) -> Path | None:
         """The trial's combined results, when they are what the download recorded."""
         work, path = self.context.workspace, self.paths.combined
-        name = path.relative_to(work.paths.root).as_posix()
+        name = work.relative(path)
         recorded = work.manifest(self.paths.slug).stage("downloaded").outputs.get(name)
         if not recorded or work.damage(name, recorded["sha256"], recorded["size"]) is not None:
             return None

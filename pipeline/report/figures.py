@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # plot imports matplotlib, in its own way
 
 _NARROW = 0.4  # of a figure's width: below, ticks would run into each other
 _LETTER = 0.0119  # of a figure's width: an average letter of a label, which has 9 pt
+_LONGEST = 34  # characters of a label
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neutral": ""}
 
 
@@ -171,11 +172,11 @@ def _point(axes: Axes, y: int, row: Row) -> None:
     axes.plot([100 * row.delta], [y], "o", color=colour, markerfacecolor=fill, markeredgewidth=1.4)
 
 
-def _label(text: str, longest: int = 34) -> str:
+def _label(text: str) -> str:
     """*text* as a label, cut in its middle: a data set may be called anything, and names differ at their ends."""
     shown = visible(text).replace("\n", " ")
-    half = longest // 2
-    return shown if len(shown) <= longest else f"{shown[: half - 1]}…{shown[-half:]}"
+    half = _LONGEST // 2
+    return shown if len(shown) <= _LONGEST else f"{shown[: half - 1]}…{shown[-half:]}"
 
 
 def _with_headings(rows: Sequence[Row]) -> list[Row]:

@@ -83,7 +83,6 @@ def judge(metric: Json, tost: Json | None, alpha: float) -> Verdict:
     return Verdict.NOT_WORSE if tost and tost["non_inferior"] else Verdict.UNCLEAR
 
 
-def judged(block: Block, name: str, alpha: float, data: Json | None = None) -> Verdict:
-    """The verdict on metric *name* of *block*, or of *data*, a dataset's block within it."""
-    source = block.data if data is None else data
-    return judge(source["metrics"][name], source["tost"].get(name), alpha)
+def judged(block: Block, name: str, alpha: float) -> Verdict:
+    """The verdict on metric *name* of *block*."""
+    return judge(block.data["metrics"][name], block.data["tost"].get(name), alpha)
