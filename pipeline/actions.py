@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline import console, environment, plain, waiting
 from pipeline.errors import AuthError, Refused
 from pipeline.phases import Outcome
+from pipeline.secret import Secret
 
 if TYPE_CHECKING:
     from pipeline.emulator.config import Config as EmulatorConfig
@@ -194,7 +195,7 @@ def _sleep(session: Session, seconds: float) -> None:
 
 
 def _connect(session: Session) -> Provider:
-    from pipeline.emulator.config import DEFAULT_ACCOUNT
+    from pipeline.emulator.config import DEFAULT_ACCOUNT, DEFAULT_KEY
     from pipeline.providers.fireworks import Fireworks
     from pipeline.providers.http import Pace
 
@@ -207,7 +208,7 @@ def _connect(session: Session) -> Provider:
         session.at_close(emulator.close)
         return Fireworks(
             base_url=emulator.address.url,
-            key=environment.emulator_key(),
+            key=Secret(DEFAULT_KEY),
             account=DEFAULT_ACCOUNT,
             endpoint=f"emulator:{emulator.address.store_id}",
             pace=pace,

@@ -32,6 +32,7 @@ READ_BLOCK = 1 << 17  # bytes; with a megabyte each system call takes longer for
 # and mkdir (of a log the write stands for the open too). An OSError raised here plays a full or failing disk.
 observer: Callable[[str, Path], None] | None = None
 
+DAMAGED = "damaged"  # the tag of what is set aside because it is not what was written
 
 _KEPT = "Under this name stands what stood there before, or the whole new file."
 # What helps; a disk that has room is not to be cleared.
@@ -231,7 +232,7 @@ def remove(path: Path) -> None:
             sync_folder(path.parent)
 
 
-def set_aside(path: Path, tag: str) -> Path:
+def set_aside(path: Path, tag: str = DAMAGED) -> Path:
     """Rename *path* (file, folder or link) to `NAME.TAG.<UTC time>` and return that name: nothing is deleted."""
     target = _free_name(path, tag)
     with _explained(path):

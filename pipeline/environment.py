@@ -16,7 +16,6 @@ from pipeline.secret import Secret
 PREFIX = "TRIALMAKE_"
 # Read by the test suite and by the shell, not settings of an experiment.
 _NOT_SETTINGS = frozenset({"TRIALMAKE_SHARED_DATA"})
-_EMULATOR_KEY = "emulator-key"  # what the embedded emulator accepts; it guards nothing
 
 
 def variables() -> dict[str, str]:
@@ -57,8 +56,3 @@ def without_keys(text: str) -> str:
 def fireworks_account(configured: str | None, variables: Mapping[str, str]) -> str | None:
     """The account to use: the one in the config, else the environment's, else None (the service is asked)."""
     return configured or variables.get("FIREWORKS_ACCOUNT_ID", "").strip() or None
-
-
-def emulator_key() -> Secret:
-    """The key of the embedded emulator."""
-    return Secret(_EMULATOR_KEY)

@@ -18,8 +18,6 @@ from pipeline.errors import DamagedArtifact
 from pipeline.fingerprints import Fingerprints
 from pipeline.manifest import LEGACY
 
-_ASIDE = "damaged"  # how a file that is not what was recorded is renamed
-
 
 def inputs(question: Question) -> Iterator[tuple[str, Refuse]]:
     """The name of each input that was edited since its phase recorded it; a missing one is named by other reasons."""
@@ -76,7 +74,7 @@ def outputs_set_aside(question: Question, say: Callable[[str], None]) -> Iterato
         # Under `-n` with threads, another trial's pass of the queue may just be putting a part of this one right.
         with suppress(FileNotFoundError):
             if not is_file or known.sha256(path) != recorded:
-                moved.append(disk.set_aside(path, _ASIDE))
+                moved.append(disk.set_aside(path))
             elif question.stage.format == LEGACY:
                 aside = disk.set_aside(path, LEGACY)
                 say(f"the earlier tool's {question.relative(path)} is kept as {aside.name}")
@@ -84,8 +82,8 @@ def outputs_set_aside(question: Question, say: Callable[[str], None]) -> Iterato
         yield
     finally:
         folders = {path.parent for path in expected}
-        for aside in sorted(entry for folder in folders for entry in folder.glob(f"*.{_ASIDE}.*")):
-            original = aside.with_name(aside.name.split(f".{_ASIDE}.")[0])
+        for aside in sorted(entry for folder in folders for entry in folder.glob(f"*.{disk.DAMAGED}.*")):
+            original = aside.with_name(aside.name.split(f".{disk.DAMAGED}.")[0])
             if _same_content(aside, original, known):
                 disk.remove(aside)
             elif aside in moved:

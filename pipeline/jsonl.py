@@ -23,7 +23,7 @@ from pipeline.errors import DamagedArtifact
 
 MAX_LINE = 64 << 20  # bytes; a longer line is refused while streaming (reliability notes, hostile content)
 MAX_DEPTH = 100  # levels of nesting; a completion has fewer than ten
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"  # which Windows programs put before text in UTF-8
 
 
 class BadJson(ValueError):
@@ -48,7 +48,7 @@ def lines(path: Path) -> Iterator[Line]:
 def numbered(path: Path) -> Iterator[tuple[int, bytes]]:
     """The same as plain pairs, line ends left on, in 60 % of the time: for reading millions of lines to parse them."""
     with disk.readable(path), open(path, "rb", buffering=disk.READ_BLOCK) as stream:
-        if stream.read(len(_BOM)) != _BOM:
+        if stream.read(len(BOM)) != BOM:
             stream.seek(0)
         for number, data in enumerate(iter(partial(stream.readline, MAX_LINE + 1), b""), 1):
             if len(data) > MAX_LINE:

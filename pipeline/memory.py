@@ -96,7 +96,7 @@ class Memory:
 
     def _open(self) -> None:
         if fingerprints.kind(self.path) == "folder":
-            self.set_aside = disk.set_aside(self.path, "damaged")
+            self.set_aside = disk.set_aside(self.path)
         try:
             self._begin()
         except sqlite3.Error as error:
@@ -104,11 +104,11 @@ class Memory:
             # The code of an extended error holds the primary one; text that is not UTF-8 has no code.
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TROUBLE:
                 raise self._trouble(error) from error
-            self.set_aside = disk.set_aside(self.path, "damaged")
+            self.set_aside = disk.set_aside(self.path)
             journal = self.path.with_name(self.path.name + _JOURNAL)
             if journal.exists():
                 # It belongs to the damaged file and would be played into the new one.
-                disk.set_aside(journal, "damaged")
+                disk.set_aside(journal)
             self._begin()
 
     def _begin(self) -> None:

@@ -26,7 +26,6 @@ _NO_REASON = "the service gave neither an answer nor a reason"
 _STATUS = re.compile(r"[1-5][0-9]{2}")  # an HTTP status that was written as a string
 _SPACED_KEY_END = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
 _BIG = float(2**63)
-_BOM = b"\xef\xbb\xbf"
 
 
 class BadRow(ValueError):
@@ -44,7 +43,7 @@ class Row:
 
 def read_row(line: bytes) -> Row:
     """The row in *line*, a line end or a BOM aside. Raises BadRow for anything but a strict JSON object with an id."""
-    line = line.removeprefix(_BOM).strip(b" \t\r\n")
+    line = line.removeprefix(jsonl.BOM).strip(b" \t\r\n")
     try:
         value = jsonl.loads(line)
         if _suspicious(line, value):

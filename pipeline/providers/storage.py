@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 from urllib3.connection import HTTPConnection
 
-from pipeline import disk
+from pipeline import disk, jsonl
 from pipeline.errors import Refused
 from pipeline.providers.connections import Adapter
 from pipeline.providers.http import HEADERS, Answer, FileBody, Pace, Trouble, blocks, send
@@ -29,7 +29,6 @@ STALE_LINK = frozenset({400, 401, 403, 404, 410})  # storage's answers to a link
 # How a web page and compressed files begin (gzip, zip, bzip2, xz, zstd): not a damaged line, but another file.
 _FOREIGN = (b"<", b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _HEAD = 16  # bytes of a file's beginning that are looked at
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class _Rows:
 
     def seen(self, block: bytes) -> bytes:
         if len(self.head) < _HEAD:
-            self.head = (self.head + block).removeprefix(_BOM).lstrip()[:_HEAD]
+            self.head = (self.head + block).removeprefix(jsonl.BOM).lstrip()[:_HEAD]
         if text := block.rstrip():
             self._last = text[-1:]
         self._md5.update(block)

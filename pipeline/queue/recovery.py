@@ -40,7 +40,6 @@ from pipeline.queue.merge import ReadRow
 from pipeline.secret import Secret
 
 _INCOMING = ".incoming"  # what a rung brings, until it is known to be better than what is there
-_DAMAGED = "damaged"  # how a raw file that is not what was recorded is renamed
 FIRECTL_SECONDS = 3600.0  # a download of gigabytes; the command is killed after that
 _SHOWN = 200  # characters of what firectl said
 _KEY_OPTION = "--api-key"
@@ -244,7 +243,7 @@ class Ladder:
         for name, facts in (attempt.collected or {}).items():
             path = folder / name
             if path.is_file() and self.fingerprints.sha256(path) != facts["sha256"]:
-                said.append(f"{name}: not what was recorded; kept as {disk.set_aside(path, _DAMAGED).name}")
+                said.append(f"{name}: not what was recorded; kept as {disk.set_aside(path).name}")
         return said
 
     def _adopt(self, incoming: Path, folder: Path) -> None:

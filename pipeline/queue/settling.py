@@ -24,8 +24,6 @@ from pipeline.queue.context import Context
 from pipeline.queue.merge import Tally
 from pipeline.workspace import Workspace
 
-_ASIDE = "damaged"  # how a results file that is not the part's is renamed
-
 
 def is_untouched(work: Workspace, slug: str, part: str) -> bool:
     """Whether a part was never submitted: no attempt in its ledger, and none that left anything.
@@ -149,7 +147,7 @@ class Settling:
                 ids = attempts.ids_of(path)
                 if not self._would_be_mended(path, number):
                     return ids
-        aside = disk.set_aside(path, _ASIDE)
+        aside = disk.set_aside(path)
         self._say(f"the requests of attempt {number} are damaged; kept as {aside.name}, written anew")
         return []
 
@@ -275,7 +273,7 @@ class Settling:
                 return
             if kind != "file" or path.stat().st_size:
                 origin = self.context.workspace.record.origin
-                aside = disk.set_aside(path, origin or _ASIDE)
+                aside = disk.set_aside(path, origin or disk.DAMAGED)
                 said = "is as the earlier tool wrote it" if origin else "is not what the answers come to"
                 self._say(f"{path.name} {said}; kept as {aside.name}")
         with disk.replacing(path) as target:
