@@ -196,9 +196,7 @@ def _name(binding: Binding) -> str:
 def _append(path: Path, event: dict[str, Any], at: datetime | None = None) -> None:
     event = {**event, "at": (at or datetime.now(UTC)).isoformat(timespec="milliseconds")}
     event["crc"] = _crc(event)
-    found = schema.problems(event, SCHEMA)
-    if found:
-        raise ValueError(f"not a ledger event: {'; '.join(found)}")  # a bug here, never bad input
+    schema.require_none(schema.problems(event, SCHEMA), "ledger event")
     disk.make_folder(path.parent)
     disk.append_lines(path, [jsonl.dumps(event)])
 

@@ -176,9 +176,7 @@ class Manifest:
             return None
         self._document["timestamps"]["updated_at"] = utc_now()
         document = sealed.sealed(self._document)
-        found = schema.problems(document, SCHEMA)
-        if found:
-            raise ValueError(f"would write an invalid manifest: {'; '.join(found)}")  # a bug here, never bad input
+        schema.require_none(schema.problems(document, SCHEMA), "manifest")
         disk.make_folder(path.parent)
         self._document = document
         data = jsonl.dumps_pretty(document)

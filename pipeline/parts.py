@@ -93,9 +93,7 @@ def write(path: Path, index: Index) -> Written:
             "parts": [asdict(part) for part in index.parts],
         }
     )
-    found = schema.problems(document, SCHEMA)
-    if found:
-        raise ValueError(f"would write an invalid index: {'; '.join(found)}")  # a bug here, never bad input
+    schema.require_none(schema.problems(document, SCHEMA), "index")
     disk.make_folder(path.parent)
     return disk.write_bytes(path, jsonl.dumps_pretty(document))
 

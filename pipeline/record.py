@@ -43,9 +43,7 @@ class Record:
                 "stages": {name: stage.as_json() for name, stage in self.stages.items()},
             }
         )
-        found = schema.problems(document, SCHEMA)
-        if found:
-            raise ValueError(f"would write an invalid run record: {'; '.join(found)}")  # a bug here
+        schema.require_none(schema.problems(document, SCHEMA), "run record")
         data = jsonl.dumps_pretty(document)
         try:
             if disk.read_bytes(path) == data:

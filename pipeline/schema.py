@@ -50,6 +50,12 @@ def problems_in(data: bytes, name: str) -> list[str]:
     return problems(jsonl.loads(data), name)
 
 
+def require_none(found: list[str], what: str) -> None:
+    """Raise ValueError when problems were *found* with *what* is about to be written: a bug here, never bad input."""
+    if found:
+        raise ValueError(f"would write an invalid {what}: {'; '.join(found)}")
+
+
 def nearest(word: str, allowed: list[str]) -> str:
     """The end of a sentence about *word*: the valid spelling nearest to it, or all there are."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)

@@ -161,9 +161,9 @@ def test_an_intent_that_is_not_on_disk_is_an_error(path, error):
 
 
 def test_a_wrong_event_is_never_written(path):
-    with pytest.raises(ValueError, match="not a ledger event"):
+    with pytest.raises(ValueError, match="would write an invalid ledger event"):
         ledger.intend(path, 1, submission("A B"), "d" * 64, BINDING, ESTIMATE)
-    with pytest.raises(ValueError, match="not a ledger event"):
+    with pytest.raises(ValueError, match="would write an invalid ledger event"):
         ledger.intend(path, 0, submission(1), "d" * 64, BINDING, ESTIMATE)
     assert not path.exists()
 

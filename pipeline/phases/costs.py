@@ -80,9 +80,7 @@ def costs(paths: TrialPaths, config: Config, trial: Trial) -> Outcome:
         for condition, per_item in _per_item(by_condition, price, paths.scores).items():
             document["conditions"][condition] |= per_item
     data = jsonl.dumps_pretty(document)
-    found = schema.problems_in(data, SCHEMA)
-    if found:
-        raise ValueError(f"would write an invalid costs.json: {'; '.join(found)}")  # a bug here, never bad input
+    schema.require_none(schema.problems_in(data, SCHEMA), "costs.json")
     written = disk.write_bytes(paths.costs, data)
     return Outcome(
         {paths.costs: Output(written)},
