@@ -15,4 +15,4 @@ def guard(text: str) -> str:
 
 def unguard(cell: str) -> str:
     """What `guard` was given."""
-    return cell[1:] if cell.startswith("'") else cell
+    return cell.removeprefix("'")

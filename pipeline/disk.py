@@ -183,8 +183,7 @@ def append_lines(path: Path, lines: Iterable[bytes]) -> None:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
-            for line in lines:
-                stream.write(line + b"\n")
+            stream.writelines(line + b"\n" for line in lines)
             stream.flush()
             _observe("fsync", path)
             os.fsync(stream.fileno())

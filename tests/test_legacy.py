@@ -450,7 +450,7 @@ def test_a_control_that_another_trial_produced_is_found(lab: Lab) -> None:
     registry = {"t0": {"mode": "reuse", "shared_rel": f"shared_controls/{'ab' * 32}", "status": "completed"}}
     folder.write_manifest(
         control_registry=registry,
-        jobs={"t0_control": [None, None], **{"t0_treatment": folder.document()["jobs"]["t0_treatment"]}},
+        jobs={"t0_control": [None, None], "t0_treatment": folder.document()["jobs"]["t0_treatment"]},
     )
     ending = lab.resume("prepare", "build", "submit", "download")
     assert set(ending.errors) <= {"prepare"}

@@ -51,7 +51,7 @@ _LONGEST_ASKED = 30 * 86400.0  # seconds; a number beyond it says no more
 _MOVED_FOR_NOW = frozenset({302, 303, 307})  # by whatever stands between, as a network's login page: it may pass
 
 # The word by itself: as a piece of a name ("dataset tm-quota-study-... already exists") it says nothing.
-_QUOTA = re.compile(r"(?<![\w./-])quotas?(?![\w/-])|quota_?exceeded|job-submission-count", re.I)
+_QUOTA = re.compile(r"(?<![\w./-])quotas?(?![\w/-])|quota_?exceeded|job-submission-count", re.IGNORECASE)
 
 _FIRST_PAUSE = 0.5  # seconds, doubled after each try
 _LONGEST_PAUSE = 30.0  # seconds
@@ -125,7 +125,7 @@ class Answer:
                 return readable(candidate)
         text = self.body[: 4 * WORDS_SHOWN].decode("utf-8", "replace").strip()
         if text.startswith("<"):
-            title = re.search(r"<title>(.*?)</title>", text, re.I | re.S)
+            title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
             return f"an HTML page ({readable(title[1])})" if title else "an HTML page"
         return readable(text) or "no text"
 

@@ -22,7 +22,8 @@ _PORTS = {"http": 80, "https": 443}
 # One grammar for the whole URL, so that no two parsers can disagree about its host: no user@, no
 # backslash, no blank, nothing beyond ASCII.
 _URL = re.compile(
-    r"(?P<scheme>[a-z]+)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?#][!-~]*)?", re.I
+    r"(?P<scheme>[a-z]+)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?#][!-~]*)?",
+    re.IGNORECASE,
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
