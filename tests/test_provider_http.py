@@ -160,6 +160,7 @@ BROKEN = {
     "closed without an answer": (lambda connection: None, "without an answer"),
     "reset": (reset(), "reset"),
     "reset within the answer": (reset(unfinished(["Content-Length: 100"], b'{"na')), "reset|cut off|broke"),
+    "cut off within its headers": (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Mon", "cut off"),
     "cut off": (unfinished(["Content-Length: 100"], b'{"name":'), "cut off|broke"),
     "chunk cut off": (unfinished(["Transfer-Encoding: chunked"], b"20\r\n{"), "cut off|broke"),
     "half a JSON text": (answer(200, b'{"name":'), "not the API"),

@@ -39,6 +39,8 @@ class Adapter(HTTPAdapter):
                 self.fp.detach()
                 self.fp = io.BufferedReader(self._timed)
                 super().begin()
+                if self._timed.ended:  # http.client takes the end of what came for the end of the headers
+                    raise http.client.IncompleteRead(b"")
 
             def read1(self, n: int = -1) -> bytes:
                 self._timed.restart()  # how long the whole body may take, its reader says
@@ -67,11 +69,12 @@ class Adapter(HTTPAdapter):
 
 
 class _Timed(io.RawIOBase):
-    """What a connection brings in PIECE_SECONDS from the last `restart`."""
+    """What a connection brings in PIECE_SECONDS from the last `restart`; *ended* once it brings no more."""
 
     def __init__(self, raw: Any, clock: Callable[[], float]) -> None:
         self._raw = raw
         self._clock = clock
+        self.ended = False
         self.restart()
 
     def restart(self) -> None:
@@ -87,6 +90,7 @@ class _Timed(io.RawIOBase):
         if self._clock() > self._deadline:
             raise TimeoutError
         received: int | None = self._raw.readinto(buffer)
+        self.ended = received == 0
         return received
 
     def close(self) -> None:
