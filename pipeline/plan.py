@@ -48,8 +48,8 @@ class Plan:
     """The steps in order, and what would be sent; *usd* is (low, expected, high), None for an unknown price.
 
     *cost* says it in words, *unpriced* names the models to be asked that have no price. *config* is what a run that
-    does not exist yet would be made from. *committed_usd* is spent or may still be. *confirm_above_usd* is set where
-    what would be sent is above it, and a yes is wanted first.
+    does not exist yet would be made from. *committed_usd* is spent or may still be, *added_usd* the most that would
+    come to it. *confirm_above_usd* is set where what would be sent is above it, and a yes is wanted first.
     """
 
     rid: str
@@ -62,6 +62,7 @@ class Plan:
     cost: str
     unpriced: tuple[str, ...]
     committed_usd: float | None
+    added_usd: float | None
     max_usd: float | None
     confirm_above_usd: float | None
 
@@ -87,6 +88,7 @@ def plan(session: Session) -> Plan:
     planned = _together(work, to_send)
     committed = list(budget.committed(work))
     anew = [unsent for unsent in to_send if unsent.anew]
+    adding = _together(work, anew)
     if held := _held_back(session, anew, committed):
         steps = _steps(session, held)
     return Plan(
@@ -101,8 +103,9 @@ def plan(session: Session) -> Plan:
         cost=planned.cost,
         unpriced=planned.unpriced,
         committed_usd=_sum(committed),
+        added_usd=adding.at_most,
         max_usd=work.config["budget"]["max_usd"],
-        confirm_above_usd=actions.asks_above(session, _together(work, anew)),
+        confirm_above_usd=actions.asks_above(session, adding),
     )
 
 
@@ -303,10 +306,10 @@ def as_text(planned: Plan) -> Iterator[str]:
 
 def _limit(planned: Plan, limit: float) -> str:
     """What `budget.max_usd` would say to it; what counts is the most it may cost."""
-    if planned.usd is None or planned.committed_usd is None:
+    if planned.added_usd is None or planned.committed_usd is None:
         where = planned.config or RunPaths.of(planned.rid).config
         return f"budget.max_usd cannot be kept without a price: nothing would be sent until {where} has each model's"
-    most = planned.usd[2] + planned.committed_usd
+    most = planned.added_usd + planned.committed_usd
     before = f" with {plain.usd(planned.committed_usd)} spent or committed" if planned.committed_usd else ""
     verdict = "allows it" if most <= limit else "would stop it"
-    return f"budget.max_usd = {plain.usd(limit)} {verdict}: at most {plain.usd(planned.usd[2])}{before}"
+    return f"budget.max_usd = {plain.usd(limit)} {verdict}: at most {plain.usd(planned.added_usd)}{before}"

@@ -11,7 +11,7 @@ from faulty_disk import operations
 from ruamel.yaml import YAML
 from small_trial import CLOSED, NEVER, OPEN, settings
 
-from pipeline import graph, ledger, opening, plan, request
+from pipeline import graph, ledger, opening, plain, plan, request
 from pipeline.errors import UsageError
 from pipeline.paths import RunPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
@@ -249,6 +249,19 @@ def test_the_plan_says_what_the_budget_would_say(folder, limit, prices, said, ve
     text = "\n".join(plan.as_text(found))
     assert ("budget.max_usd" in text) is (limit is not None)
     assert said in text
+
+
+def test_a_part_whose_intent_is_counted_does_not_count_again(folder):
+    configure(folder, budget={"max_usd": 100}, prices=PRICES)
+    start("prepare", "build")
+    before = planned(rid="r1")
+    assert before.added_usd == before.usd[2]
+    send("t0_control_p01", accepted=False)
+    after = planned(rid="r1")
+    assert after.usd == before.usd
+    assert after.committed_usd == 0.25
+    assert 0.7 < after.added_usd / before.added_usd < 0.8  # one part of four, with a prompt of its own
+    assert f"at most {plain.usd(after.added_usd)} with {plain.usd(0.25)} spent" in "\n".join(plan.as_text(after))
 
 
 HELD_BACK = {
