@@ -293,10 +293,16 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
         return
     so_far = list(committed)
     if planned is None or None in so_far:
+        if planned is None:
+            unknown, remedy = "the price of its model", f"add the model under prices.models in {where}"
+        else:
+            unknown = "the cost of something that was sent before"
+            remedy = f"give every model that was asked a price under prices.models in {where} (if all have one, the "
+            remedy += "record of its tokens is lost)"
         raise BudgetExceeded(
-            f"{what}: {_cannot_be_kept(limit)} while the price of a model is not known.",
+            f"{what}: {_cannot_be_kept(limit)} while {unknown} is not known.",
             kept="Nothing was sent for it. Results of running jobs are still collected.",
-            hint=f"add the model under prices.models in {where}, or remove budget.max_usd there; then doit resume",
+            hint=f"{remedy}, or remove budget.max_usd there; then doit resume",
         )
     total = sum(usd for usd in so_far if usd is not None)
     if total + planned > limit:
