@@ -50,6 +50,7 @@ def run(folder: Path, tests: str) -> tuple[int, str]:
 def copy():
     """This checkout, to be changed."""
     with quick_folder() as folder:
+        folder.chmod(0o755)  # some tests start a child as another user, who must find the code
         for part in ("pipeline", "tests", "schemas", "examples"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "dodo.py"):
