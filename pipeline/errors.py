@@ -26,6 +26,8 @@ different remedies.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_ERROR = 2
@@ -36,10 +38,20 @@ EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
+class Ending(StrEnum):
+    """How a phase ends that an error ended."""
+
+    FAILED = "failed"
+    REFUSED = "refused"
+    STOPPED = "stopped"
+    NOT_READY = "not ready"
+
+
 class TrialmakeError(Exception):
     """What is wrong, and where it helps: the place, what was kept, and what to do next."""
 
     exit_code = EXIT_ERROR
+    ending = Ending.FAILED
 
     def __init__(
         self, what: str, *, where: str | None = None, kept: str | None = None, hint: str | None = None
@@ -120,6 +132,8 @@ class DiskTrouble(TrialmakeError):
 class Refused(TrialmakeError):
     """Going on could lose results or pay twice, so a person decides."""
 
+    ending = Ending.REFUSED
+
 
 class FutureVersion(Refused):
     """A newer version of the tool wrote this file; nothing was touched."""
@@ -145,6 +159,7 @@ class QuotaFull(ProviderError):
     """The account's limit of running jobs is reached; nothing is lost by waiting."""
 
     exit_code = EXIT_NOT_READY
+    ending = Ending.NOT_READY
 
 
 class Unreachable(ProviderError):
@@ -155,6 +170,7 @@ class Unreachable(ProviderError):
     """
 
     exit_code = EXIT_NOT_READY
+    ending = Ending.NOT_READY
     wait: float | None = None
     refused: bool = False
 
@@ -163,6 +179,7 @@ class NotReady(TrialmakeError):
     """The provider still works; `doit resume` collects the rest later."""
 
     exit_code = EXIT_NOT_READY
+    ending = Ending.NOT_READY
 
 
 class BudgetExceeded(TrialmakeError):
@@ -175,3 +192,4 @@ class Stopped(TrialmakeError):
     """The user stopped the run; what was done is kept."""
 
     exit_code = EXIT_SIGINT
+    ending = Ending.STOPPED

@@ -22,11 +22,7 @@ from pipeline.errors import (
     EXIT_NOT_READY,
     EXIT_SIGINT,
     EXIT_SIGTERM,
-    NotReady,
-    QuotaFull,
-    Refused,
-    Stopped,
-    Unreachable,
+    Ending,
 )
 from pipeline.plain import visible
 from pipeline.session import Session
@@ -35,11 +31,6 @@ Cell = tuple[str, str]
 
 _WIDTH = max(len(name) for name in graph.NAMES)
 _ORDER = ("skipped", "repaired", "built", "rebuilt", "refused", "stopped", "not ready", "failed", "not reached")
-_ENDINGS = {
-    **dict.fromkeys((NotReady.__name__, QuotaFull.__name__, Unreachable.__name__), "not ready"),
-    Refused.__name__: "refused",
-    Stopped.__name__: "stopped",
-}
 # Which exit code tells most, from least: "not ready" only counts when nothing else is wrong, a stop always does.
 _WEIGHTS = (EXIT_DONE, EXIT_NOT_READY, EXIT_FAILED, EXIT_ERROR, EXIT_BUDGET, EXIT_SIGINT, EXIT_SIGTERM)
 _RESULTS = ("stats", "costs", "index")  # the phases that write what a run came to
@@ -142,12 +133,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
                 self._count("not reached")
             self._weigh(EXIT_FAILED if self.exit_code == EXIT_DONE else EXIT_DONE)
             return
-        kind, message = getattr(fail, "kind", type(fail).__name__), fail.get_msg()
+        ending, message = getattr(fail, "ending", Ending.FAILED), fail.get_msg()
         self._weigh(getattr(fail, "exit_code", EXIT_ERROR))
-        ending = _ENDINGS.get(kind, "failed")
         refused = cell is not None and isinstance(self.session.decisions.get(cell), Refuse)
         if cell is not None and not refused:
-            self.session.fail(*cell, message, kind)
+            self.session.fail(*cell, message, ending)
         self._count(ending)
         self._failed.append(f"{ending}: {task.name}: {_first_line(message)}")
         if not refused:  # else the decision has just said it

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import disk, done, graph, identity, jsonl, manifest, paths
 from pipeline.decision import Decision, Question, Skip
 from pipeline.disk import StatKey, Written
-from pipeline.errors import DamagedArtifact, NotReady, QuotaFull, Stopped, Unreachable, UsageError
+from pipeline.errors import DamagedArtifact, Ending, Stopped, UsageError
 from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage, utc_now
 from pipeline.memory import Memory
 from pipeline.request import Request
@@ -30,12 +30,11 @@ from pipeline.workspace import Workspace
 if TYPE_CHECKING:
     from pipeline.queue.drive import Queue
 
-# The record of a cell that ended with an error of this class; of all others it is "failed".
 _STATUS_OF = {
-    NotReady.__name__: IN_PROGRESS,
-    QuotaFull.__name__: IN_PROGRESS,
-    Unreachable.__name__: IN_PROGRESS,
-    Stopped.__name__: STOPPED,
+    Ending.FAILED: FAILED,
+    Ending.REFUSED: FAILED,
+    Ending.STOPPED: STOPPED,
+    Ending.NOT_READY: IN_PROGRESS,  # it can simply be gone on with
 }
 _MAX_ERROR = 4000  # characters of an error kept in the manifest
 
@@ -188,9 +187,9 @@ class Session:
         self.memory.forgive(_task(phase, slug))
         self._end(phase, slug)
 
-    def fail(self, phase: str, slug: str, error: str, kind: str) -> None:
-        """Record why a cell did not finish; what can simply be gone on with is in progress, not failed."""
-        status = _STATUS_OF.get(kind, FAILED)
+    def fail(self, phase: str, slug: str, error: str, ending: Ending) -> None:
+        """Record why a cell did not finish."""
+        status = _STATUS_OF[ending]
         self._change_stage(
             phase, slug, lambda old: replace(old, status=status, updated_at=utc_now(), error=error[:_MAX_ERROR])
         )
@@ -200,7 +199,7 @@ class Session:
         """Record that the cells at work were stopped; what threads of `-n` still come to is not recorded any more."""
         with self._recording:
             for phase, slug in list(self._at_work):
-                self.fail(phase, slug, "stopped by the user", Stopped.__name__)
+                self.fail(phase, slug, "stopped by the user", Ending.STOPPED)
             self._stopping = True
 
     def forget(self, phase: str, slug: str) -> None:

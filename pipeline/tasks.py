@@ -27,7 +27,7 @@ class PhaseFailed(TaskFailed):  # type: ignore[misc] # doit ships no types
     def __init__(self, error: TrialmakeError) -> None:
         super().__init__(str(error))
         self.exit_code = error.exit_code
-        self.kind = type(error).__name__
+        self.ending = error.ending
 
     def get_msg(self) -> str:
         """The error's own words."""

@@ -43,7 +43,7 @@ def go(rid: str, phases: tuple[str, ...], *, may_create: bool, **variables: str)
                 opened.succeed(phase.name, slug, perform(opened, phase.name, slug))
             except TrialmakeError as error:
                 ending.errors[phase.name] = error
-                opened.fail(phase.name, slug, str(error), type(error).__name__)
+                opened.fail(phase.name, slug, str(error), error.ending)
     finally:
         opened.close()
     return ending
