@@ -286,9 +286,9 @@ def parts_unsubmitted(question: Question) -> Decision | None:
         ledger = question.workspace.ledger(question.slug, part.part)
         if ledger.attempts and (problem := sent.of_another(question, part.part, ledger.attempts[0])) is not None:
             return Refuse(f"{problem}; {_new_run(question.workspace)}")
-        if ledger.attempts and ledger.attempts[0].requests_sha256 != part.sha256:
+        if ledger.first is not None and ledger.first.requests_sha256 != part.sha256:
             return Refuse(
-                f"{part.part}: the requests are not those that were submitted as {ledger.attempts[0].job_id}; "
+                f"{part.part}: the requests are not those that were submitted as {ledger.first.job_id}; "
                 f"restore batch_inputs/, or {_new_run(question.workspace)}"
             )
         if ledger.last is None or not ledger.last.accepted:

@@ -74,6 +74,11 @@ class Ledger:
         return any(attempt.ended is None for attempt in self.attempts)
 
     @property
+    def first(self) -> Attempt | None:
+        """The attempt that asked for the whole part; None also where the line of its intent is damaged."""
+        return next((attempt for attempt in self.attempts if attempt.number == 1), None)
+
+    @property
     def last(self) -> Attempt | None:
         """The newest attempt."""
         return self.attempts[-1] if self.attempts else None

@@ -25,7 +25,7 @@ def is_listed_in(question: Question, index: parts.Index) -> bool:
 
     listed = {part.part: part.sha256 for part in index.parts}
     return all(
-        first.requests_sha256 == listed.get(part)
+        (first.number > 1 or first.requests_sha256 == listed.get(part))  # a later one asked for some rows only
         and not attempts.stranger(first, question.trial, part, index.settings["model"])
         for part, first in question.workspace.first_attempts(question.slug).items()
     )
@@ -63,8 +63,7 @@ def provider_asked(workspace: Workspace, slug: str, now: str) -> str:
     if recorded <= {now} or not (workspace.submitted(slug) or stage("downloaded").status == COMPLETED):
         return now
     # A ledger knows better than a record, which an earlier version let follow the config. It is read for a doubt only.
-    for name in workspace.sent_parts(slug):
-        binding = workspace.ledger(slug, name).attempts[0].binding
+    for binding in (first.binding for first in workspace.first_attempts(slug).values()):
         if binding.provider:
             return "emulator" if binding.endpoint.startswith("emulator:") else binding.provider
     return str(next(iter(recorded - {now})))

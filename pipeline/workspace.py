@@ -193,15 +193,19 @@ class Workspace:
         return any(job is not None for group in groups for job in group)
 
     def first_attempts(self, slug: str) -> dict[str, Attempt]:
-        """part -> its first attempt, of every part of the trial that has an intent."""
+        """part -> the first attempt that its ledger knows, of every part of the trial that has an intent."""
         results = self.trial_paths(slug).results
         names = sorted(folder.name for folder in results.iterdir() if folder.is_dir()) if results.is_dir() else []
         books = {name: self.ledger(slug, name) for name in names}
         return {name: book.attempts[0] for name, book in books.items() if book.attempts}
 
     def sent_parts(self, slug: str) -> dict[str, str]:
-        """part -> sha256 of what its first attempt sent, of every part of the trial that has an intent."""
-        return {part: first.requests_sha256 for part, first in self.first_attempts(slug).items()}
+        """part -> sha256 of what its first attempt sent, of every part whose ledger knows that one.
+
+        A later attempt asked for some of its rows, and so sent other bytes.
+        """
+        attempts = self.first_attempts(slug).items()
+        return {part: first.requests_sha256 for part, first in attempts if first.number == 1}
 
 
 def open_run(

@@ -37,7 +37,7 @@ from run_kit import (
 )
 
 from pipeline import __main__ as program
-from pipeline import actions, command_line, plan, request
+from pipeline import actions, command_line, ledger, plan, request
 from pipeline.emulator import history, process
 from pipeline.emulator.config import Config as ServiceConfig
 
@@ -857,6 +857,28 @@ def test_paid_rows_of_an_attempt_that_the_ledger_lacks_are_noticed_when_looked_f
     shutil.copytree(older, run_folder(lacking) / TRIAL, dirs_exist_ok=True)  # the new raw files stay
     assert doit(lacking, "to=costs", "requeue=auto").code == 0
     assert (result(lacking, "results_combined.jsonl").read_bytes(), len(jobs(lacking))) == (full, 8)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with the list", "without the list"])
+def test_a_damaged_first_intent_is_asked_for_by_its_id_where_a_second_one_followed(fresh, listed):
+    """The second asked for fewer rows, and passed for the first: all was refused for ever, with advice to pay anew."""
+    (fresh / "experiment.yaml").write_text(ONE_TEMPERATURE)
+    assert doit(fresh, *START, "to=build").code == 0
+    stuck = {"job": {"id": "-a2-", "times": None}, "do": {"stuck": {"in": "RUNNING"}}}
+    settings = ServiceConfig.from_dict({"job_seconds": 0, "faults": [EXPIRED, stuck]})
+    handle = process.start(run_folder(fresh) / ".emulator", settings)
+    for _ in range(2):
+        assert doit(fresh, "to=download", "wait=0").code == 75
+    assert len(jobs(fresh)) == 8
+    for path in run_folder(fresh).rglob("ledger.jsonl"):
+        path.write_bytes(b"#" + path.read_bytes())
+    if not listed:
+        (run_folder(fresh) / TRIAL / "batch_inputs" / "index.json").unlink()
+    resumed = doit(fresh, "to=download", "wait=0")
+    assert (resumed.code, len(jobs(fresh))) == (75, 8), resumed.out
+    known = [ledger.read(path) for path in run_folder(fresh).rglob("ledger.jsonl")]
+    assert [[attempt.number for attempt in book.attempts] for book in known] == [[1, 2]] * 4
+    handle.close()
 
 
 def test_edited_items_are_not_built_from_where_the_list_of_parts_is_gone_too(built):

@@ -183,10 +183,10 @@ class Work:
     def _refuse_others(self, book: Ledger) -> None:
         """Raise Refused when the ledger speaks of other requests, of another model or another trial."""
         model = self.context.workspace.trials[self.paths.slug].model
-        first = next((attempt for attempt in book.attempts if attempt.number == 1), None)
-        sent_as = None if book.attempts else attempts.sent_otherwise(self.paths, self.part, model)
-        if first is not None and first.requests_sha256 != self.part.sha256:
-            sent_as = first.job_id
+        if (first := book.first) is None:
+            sent_as = attempts.sent_otherwise(self.paths, self.part, model)
+        else:
+            sent_as = first.job_id if first.requests_sha256 != self.part.sha256 else None
         if sent_as is not None:
             raise Refused(
                 f"the requests of {self.part.part} are not those that were submitted as {sent_as}.",
