@@ -154,9 +154,10 @@ class RunPaths:
         """The ledgers that are there, of whatever trial: something was submitted where there is one."""
         return self.root.glob("*/results/*/ledger.jsonl")
 
-    def trials_with_ledgers(self) -> set[str]:
-        """The slugs of the trials that have a ledger, also of those that no config names any more."""
-        return {path.parents[2].name for path in self.ledgers()}
+    def sent_trials(self) -> set[str]:
+        """The names of the trials' folders in which anything is left of a submission, whatever the config has."""
+        folders = self.root.glob("*/results/*")
+        return {folder.parents[1].name for folder in folders if PartPaths(folder).shows_submission()}
 
 
 @dataclass(frozen=True)

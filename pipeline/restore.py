@@ -95,7 +95,7 @@ def _rebuilt_record(run: RunPaths) -> Record:
             break
     slugs = tuple(trial.slug for trial in config.trials)
     indexes = [index for slug in slugs if (index := parts.usable(run.trial(slug).index)) is not None]
-    sent = sorted(run.trials_with_ledgers())
+    sent = sorted(run.sent_trials())
     earlier = traces.is_earlier_run(run) or any(not index.inputs for index in indexes)
     return Record(
         rid=run.rid,

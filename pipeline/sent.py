@@ -38,7 +38,8 @@ def asked_the_same(question: Question, other: str) -> bool:
     with suppress(DamagedArtifact):
         if (index := workspace.index(other)) is not None:
             return not identity.changes("build", index.settings, index.identity_version, workspace.config, trial)
-    return any(first.model == trial.model for first in workspace.first_attempts(other).values())
+    models = {first.model for first in workspace.first_attempts(other).values()}
+    return not models or trial.model in models  # where the ledgers are lost too, nothing tells that it did not
 
 
 def asked_otherwise(question: Question) -> str | None:

@@ -162,8 +162,8 @@ class Workspace:
                 yield slug, path.parent.name, self.ledger(slug, path.parent.name)
 
     def gone_trials(self) -> list[str]:
-        """The trials that were sent and that the config no longer has, by their ledgers."""
-        return sorted(self.paths.trials_with_ledgers() - self.trials.keys())
+        """The trials that were sent and that the config no longer has, by whatever is left of their submissions."""
+        return sorted(self.paths.sent_trials() - self.trials.keys())
 
     def damage(self, name: str, sha256: str | None, size: int) -> str | None:
         """What is wrong with the file *name* (relative to the run) against its record; None when it is as written."""

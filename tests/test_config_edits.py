@@ -280,11 +280,17 @@ def test_a_trial_that_was_taken_out_is_not_paid_again_under_another_name(runs):
         assert doit(folder).code == 0
     asked = len(history.calls(run / ".emulator"))
     edit(folder, "models", [second, {**small, "alias": "other"}])
-    for harm in (lambda index: None, Path.unlink):
-        harm(run / TRIAL / "batch_inputs" / "index.json")
+    index, ledgers = run / TRIAL / "batch_inputs" / "index.json", list((run / TRIAL).rglob("ledger.jsonl"))
+    away = folder / "away"
+    for lost in ([], [index], ledgers, [index, *ledgers]):
+        shutil.copytree(run / TRIAL, away)
+        for path in lost:
+            path.unlink()
         refused = doit(folder)
         assert refused.code == 2
         assert f"the submitted trial {TRIAL} is no longer in the config" in refused.out
+        shutil.rmtree(run / TRIAL)
+        away.rename(run / TRIAL)
     assert len(history.calls(run / ".emulator")) == asked
     edit(folder, "models", [second, {"id": "accounts/lab/models/third"}])  # what nobody was asked is no such trial
     assert doit(folder, "to=build").code == 0
@@ -407,11 +413,13 @@ def test_what_was_sent_stays_as_it_was_where_the_ledgers_are_gone(runs, harm, li
     assert len(history.jobs(run / ".emulator")) == 1
 
 
-def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs):
+@pytest.mark.parametrize("lost", [["run.json"], ["run.json", "ledger.jsonl"]])
+def test_a_renamed_trial_is_not_paid_again_where_the_record_of_its_name_is_gone(runs, lost):
     """run.json, rebuilt from the edited config alone, knew no other name: all was built and submitted once more."""
     folder = runs.copy("finished")
     run = folder / "experiments" / f"run_{RID}"
-    (run / "run.json").unlink()
+    for path in [path for name in lost for path in run.rglob(name)]:
+        path.unlink()
     edit(folder, "models.0.alias", "other")
     refused = doit(folder, "to=submit")
     assert refused.code == 2
