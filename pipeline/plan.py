@@ -19,12 +19,13 @@ from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
 from pipeline.done import inputs_changed, stale_requests
 from pipeline.errors import BudgetExceeded, DamagedArtifact, Refused, TrialmakeError
 from pipeline.opening import config_path
+from pipeline.parts import group_of, temperature_label
 from pipeline.paths import RunPaths
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
 from pipeline.queue import budget
 from pipeline.queue.budget import Estimate, Planned, Price
-from pipeline.queue.settling import is_untouched
+from pipeline.queue.settling import is_untouched, left_behind
 from pipeline.session import Session
 from pipeline.trials import Trial
 from pipeline.workspace import Workspace
@@ -215,7 +216,7 @@ def _together(work: Workspace, unsent: Iterable[Unsent]) -> Planned:
 
 
 def _unsent(session: Session, slug: str) -> Iterator[Unsent]:
-    """What submit would send for a trial: parts without an accepted job, or all that build would write."""
+    """What submit would send for a trial: parts of which none was sent, or what build would write beside those."""
     work, trial = session.workspace, session.workspace.trials[slug]
     building = session.decide("build", slug)
     if isinstance(session.decide("submit", slug), Skip | Refuse) or isinstance(building, Refuse):
@@ -227,18 +228,38 @@ def _unsent(session: Session, slug: str) -> Iterator[Unsent]:
     if index is None:
         for temperature in trial.temperatures:
             for condition in trial.conditions:
-                yield Unsent(slug, None, _unbuilt(session, trial, temperature, condition), anew=True)
+                unbuilt = _unbuilt(session, trial, temperature, condition)
+                rows = unbuilt.rows - _sent_rows(work, slug, f"{temperature_label(temperature)}_{condition}")
+                if rows > 0:
+                    yield Unsent(slug, None, unbuilt.share(rows), anew=True)
         return
     for part in index.parts:
-        last = work.ledger(slug, part.part).last
-        results = work.trial_paths(slug).part(part.part).results
-        if results.exists() or (last is not None and last.accepted):
+        if _is_sent(work, slug, part.part):
             continue
         if isinstance(building, Skip):
             estimate = budget.estimate(work.trial_paths(slug).part_requests(part.part))
         else:
             estimate = _unbuilt(session, trial, part.temp, part.condition).share(part.rows)
         yield Unsent(slug, part.part, estimate, anew=is_untouched(work, slug, part.part))
+
+
+def _is_sent(work: Workspace, slug: str, part: str) -> bool:
+    """Whether the service took a part: its ledger says so, or (it may be lost) what such a job leaves is here."""
+    files, last = work.trial_paths(slug).part(part), work.ledger(slug, part).last
+    return files.results.exists() or (last is not None and last.accepted) or bool(left_behind(files))
+
+
+def _sent_rows(work: Workspace, slug: str, group: str) -> int:
+    """How many rows of the *group* of parts of one temperature and condition were sent, without a list of parts."""
+    paths, rows = work.trial_paths(slug), 0
+    for folder in paths.results.iterdir() if paths.results.is_dir() else ():
+        if group_of(folder.name) != group or not _is_sent(work, slug, folder.name):
+            continue
+        first = work.ledger(slug, folder.name).first
+        files = (paths.part_requests(folder.name), paths.part(folder.name).results)
+        lines = (sum(1 for _ in jsonl.lines(path)) for path in files if path.is_file())
+        rows += next(lines, 0) if first is None else first.rows
+    return rows
 
 
 def _unbuilt(session: Session, trial: Trial, temperature: float, condition: str) -> Estimate:

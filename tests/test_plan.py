@@ -178,6 +178,25 @@ def test_results_that_are_here_are_not_asked_for(folder):
     assert planned(rid="r1").requests == REQUESTS * 3 // 4
 
 
+@pytest.mark.parametrize("left", ["ledger.jsonl", "OUTPUT_DATASET_ID.txt"])
+@pytest.mark.parametrize("listed", [True, False], ids=["with the list", "without the list"])
+def test_what_was_sent_is_not_counted_again_where_its_records_are_lost(folder, left, listed):
+    """Without the list of parts all of a finished run "would be sent"; without ledgers, what ran. Nothing was."""
+    start("prepare", "build")
+    send("t0_control_p01")
+    if left != "ledger.jsonl":
+        TRIAL.part("t0_control_p01").ledger.unlink()
+        TRIAL.part("t0_control_p01").output_ids.write_text("tm-r1-0123abcd-a1-0123456789ab-out\n")
+    if not listed:
+        TRIAL.index.unlink()
+    rest = planned(rid="r1")
+    assert (rest.requests, verbs(rest)["submit"]) == (REQUESTS * 3 // 4, "run" if listed else "repair")
+    for part in ("t05_control_p01", "t0_treatment_p01", "t05_treatment_p01"):
+        TRIAL.part(part).root.mkdir(parents=True)
+        TRIAL.part(part).output_ids.write_text("tm-r1-0123abcd-a1-0123456789ab-out\n")
+    assert "nothing would be sent" in "\n".join(plan.as_text(planned(rid="r1")))
+
+
 def test_a_run_that_is_refused_would_send_nothing(folder):
     """Another prompt in a submitted run is another experiment; its requests once stood in the plan."""
     start("prepare", "build")
