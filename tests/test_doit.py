@@ -841,6 +841,21 @@ def test_what_was_left_missing_can_be_asked_for_later(lacking, words):
     assert (full.code, len(jobs(lacking))) == (0, 8)
 
 
+@pytest.mark.parametrize("requeue", ["auto", "ask"])
+@pytest.mark.parametrize("lost", [["results.jsonl"], ["results.jsonl", "ledger.jsonl"], ["results.jsonl", "a1"]])
+def test_what_was_left_missing_is_not_paid_for_because_a_file_is_damaged(lacking, lost, requeue):
+    """The damage had the part judged anew: its missing rows alone were submitted, though nobody had asked for them."""
+    edit(lacking, "queue.requeue", requeue)
+    asked, before = jobs(lacking), artifacts(lacking)
+    for name in lost:
+        path = run_folder(lacking) / TRIAL / "results" / "t0_control_p01" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    repaired = doit(lacking, "to=costs")
+    assert repaired.code == 0, repaired.out
+    assert set(repaired.worked) <= {"submit", "download"}
+    assert (jobs(lacking), artifacts(lacking)) == (asked, before)
+
+
 def test_what_is_asked_for_later_is_brought_home_by_a_plain_resume(lacking):
     asked = doit(lacking, "to=costs", "requeue=auto", "wait=0")
     assert (asked.code, len(jobs(lacking))) == (75, 8)

@@ -183,6 +183,16 @@ class Settling:
 
     # --- what to do about it -----------------------------------------------------------------------
 
+    def was_the_end(self, book: Ledger, missing: int) -> bool:
+        """Whether the run was finished with as many rows *missing* after these attempts, and nobody asks for them now.
+
+        Results that were damaged since are made again as they were: that is no reason to pay for more.
+        """
+        recorded = self._recorded()
+        if self.context.workspace.asks_again or recorded.get("missing") != missing:
+            return False
+        return len(book.attempts) <= int(recorded["attempts"])
+
     def may_ask_again(self, book: Ledger, owed: int) -> bool:
         """Whether the rows still owed may go into a new attempt.
 

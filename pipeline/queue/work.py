@@ -334,9 +334,11 @@ class Work:
 
     def _judge(self) -> None:
         """Every attempt has ended and is here: settle, or have what is still owed asked again."""
-        counted = self.settling.tally(self.book)
+        book = self.book
+        counted = self.settling.tally(book)
         owed = len(counted.owed(self.settling.ids()))
-        if owed and self.settling.may_ask_again(self.book, owed):
+        ended = self.settling.was_the_end(book, self.part.rows - len(counted.answers))
+        if owed and not ended and self.settling.may_ask_again(book, owed):
             self.owing = True
             self.waiting_for = f"a new attempt for {owed:,} rows"
         else:
