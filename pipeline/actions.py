@@ -176,6 +176,7 @@ def make_context(session: Session) -> Context:
             outage_seconds=0.0 if emulated else _SERVICE_OUTAGE,
             since=session.began,
             trials=session.submits(),
+            begins=not session.request.phases or "submit" in session.request.phases,
         ),
     )
 

@@ -298,6 +298,33 @@ def parts_unsubmitted(question: Question) -> Decision | None:
     return Run(f"{len(missing)} of {len(index.parts)} parts have no accepted job, e.g. {missing[0]}")
 
 
+def never_sent(question: Question) -> Decision | None:
+    """A part was never submitted, and no phase of this invocation will submit it first."""
+    # A reader cannot tell: submit has not run. The plan, which knows it, looks by itself.
+    return None if question.workspace.readonly else unsent_parts(question)
+
+
+def unsent_parts(question: Question) -> Refuse | None:
+    """Why download has nothing to wait for: a part was never submitted; None when each was, or is here."""
+    work, index = question.workspace, question.workspace.index(question.slug)
+    if index is None or not damaged_parts(question):
+        return None
+    from pipeline.queue.settling import is_untouched  # a run whose results are all here needs none of it
+
+    names = [part.part for part in index.parts]
+    unsent = [
+        name
+        for name in names
+        if is_untouched(work, question.slug, name) and not question.trial.part(name).results.exists()
+    ]
+    if not unsent:
+        return None
+    return Refuse(
+        f"{len(unsent)} of {len(names)} parts were never submitted, e.g. {unsent[0]}; run submit first: "
+        f"doit resume rid={work.rid}"
+    )
+
+
 def rows_owed(question: Question) -> Decision | None:
     """Rows have no answer, and the user wants them asked for again."""
     if not question.workspace.asks_again or question.stage.format == LEGACY:
@@ -482,7 +509,7 @@ REASONS: dict[str, tuple[Reason, ...]] = {
     ),
     "submit": (index_missing, index_damaged, results_here, model_unknown, requests_stale, parts_unsubmitted),
     "download": (
-        *(index_missing, index_damaged, forced, not_recorded),
+        *(index_missing, index_damaged, never_sent, forced, not_recorded),
         *(rows_owed, parts_undone, outputs_damaged, inputs_changed),
     ),
     "parse": _RECORDED,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pipeline import actions, console, foreign, jsonl, plain, sources
 from pipeline.custom_id import CLOSED, OPEN
 from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
-from pipeline.done import inputs_changed, stale_requests
+from pipeline.done import inputs_changed, stale_requests, unsent_parts
 from pipeline.errors import BudgetExceeded, DamagedArtifact, Refused, TrialmakeError
 from pipeline.opening import config_path
 from pipeline.parts import group_of, temperature_label
@@ -151,6 +151,10 @@ def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> I
         stale = stale_requests(question.workspace, question.slug)
         if stale is not None and question.relative(question.trial.index) not in moving:
             yield stale
+    if question.phase.name == "download" and f"submit:{question.slug}" not in moving:
+        with suppress(DamagedArtifact):  # the same
+            if (unsent := unsent_parts(question)) is not None:
+                yield unsent
 
 
 def _held_back(session: Session, anew: Sequence[Unsent], committed: Sequence[float | None]) -> dict[str, Refuse]:

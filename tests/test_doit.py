@@ -807,6 +807,25 @@ def test_the_answers_of_one_trial_are_not_taken_for_those_of_another(built):
     assert models.count("accounts/lab/models/other") == models.count("accounts/lab/models/small") == len(models) / 2
 
 
+def test_what_was_never_submitted_is_not_submitted_by_who_chose_the_phases_after_it(fresh):
+    """The plan of `only=download` said that nothing would be sent, and all was, also of a trial of which none ran."""
+    (fresh / "experiment.yaml").write_text(two_trials())
+    assert doit(fresh, *START, "to=build").code == 0
+    assert doit(fresh, "to=submit", f"trial={TRIAL}").code == 0
+    sent = jobs(fresh)
+    for words in (["only=download"], ["from=download", "to=parse"], ["-s", f"download:{OTHER}"]):
+        refused = doit(fresh, *words)
+        assert (refused.code, refused.decisions["download", OTHER][0]) == (2, "refuse"), refused.out
+        assert "8 of 8 parts were never submitted, e.g. t07_control_p01; run submit first" in refused.out
+        assert jobs(fresh) == sent
+    planned = doit(fresh, "plan", "only=download")
+    assert re.search(rf"download +{OTHER} +refuse +8 of 8 parts were never submitted", planned.out)
+    assert "nothing would be sent" in planned.out
+    assert doit(fresh, "only=download", f"trial={TRIAL}").code == 0
+    assert doit(fresh, "to=download").code == 0
+    assert len(jobs(fresh)) == 2 * len(sent)
+
+
 EXPIRED = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
 
 

@@ -27,6 +27,7 @@ class Options:
     outage_seconds: float = 0.0  # at least so long is a provider that is out of reach waited for while jobs run
     since: datetime | None = None  # when the command began: what it sent since counts with what is agreed to
     trials: tuple[str, ...] = ()  # submit these only; jobs of the others are looked after all the same
+    begins: bool = True  # whether a part that was never submitted may be, or only what follows on an attempt
 
 
 @dataclass

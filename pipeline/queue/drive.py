@@ -121,7 +121,7 @@ class Queue:
         try:
             for work in todo:
                 self._guarded(work, work.advance)
-            owing = [work for work in todo if work.owing and work.error is None and self._spending.chosen(work)]
+            owing = [work for work in todo if work.owing and work.error is None and self._may_send(work)]
             self._spending.announce(owing, self._works.values())
             self._over_budget = self._spending.unpriced
             for work in owing:
@@ -209,6 +209,11 @@ class Queue:
             first = copy.copy(first)  # other trials tell of it too
             first.what = f"{first.what} ({len(stuck)} parts have trouble; this is the first)"
         raise first
+
+    def _may_send(self, work: Work) -> bool:
+        """Whether this invocation was to submit what *work* owes."""
+        begun = self.context.options.begins or bool(work.book.attempts)
+        return begun and self._spending.chosen(work)
 
     def _may_move(self, work: Work) -> bool:
         waiting = work.in_flight or work.outage.times or (work.owing and (self._quota_full or self._not_ready))
