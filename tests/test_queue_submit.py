@@ -266,6 +266,20 @@ def test_a_part_whose_ids_are_always_taken_is_an_error_not_missing_rows():
         assert len(lab.jobs()) == 1
 
 
+@pytest.mark.parametrize("requeue", ["never", "ask"])
+def test_a_part_whose_ids_were_taken_is_an_error_also_where_no_second_attempt_is_wanted(requeue):
+    """With `never` its rows counted as missing, "the provider returned no row", although nobody had been asked."""
+    with Lab(queue={"requeue": requeue}) as lab, Api(lab.emulator.url) as api:
+        assert api.create_dataset(f"{ids(lab)}-in", 7).status_code == 200
+        refused = lab.go()
+        assert isinstance(refused.error, Refused)
+        assert "t0_control_p01 could not be submitted: something else has the ids of each attempt" in str(refused.error)
+        assert "requeue=auto tries other ids" in str(refused.error)
+        assert len(lab.jobs()) == 1
+        assert lab.go(requeue="auto").done
+        lab.check()
+
+
 def test_our_job_under_another_name_of_the_model_is_ours_when_it_is_younger_than_our_intent():
     """History: refused, with advice that the run's config then refused too; what was paid for was out of reach."""
     renamed = {"edit": {"set": {"model": "accounts/x/models/y"}}}

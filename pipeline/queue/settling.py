@@ -203,10 +203,12 @@ class Settling:
         if last is None:
             return False
         self._refuse_hopeless(last)
-        if last.number >= settings["max_attempts"]:
-            self._refuse_unasked(book)
-            return False
         requeue = self.context.options.requeue or settings["requeue"]
+        at_end = last.number >= settings["max_attempts"]
+        if at_end or requeue != "auto":
+            self._refuse_unasked(book, at_end)
+        if at_end or requeue == "never":
+            return False
         if requeue == "ask":
             raise Refused(
                 f"{owed} of {self.part.rows} rows of {self.part.part} are still owed after attempt {last.number} "
@@ -215,14 +217,14 @@ class Settling:
                 hint=f"doit resume rid={self.context.workspace.rid} requeue=auto asks for exactly these rows; "
                 "requeue=never leaves them missing",
             )
-        if requeue == "auto" and self.context.workspace.trials[self.paths.slug].model == UNKNOWN:
+        if self.context.workspace.trials[self.paths.slug].model == UNKNOWN:
             raise Refused(
                 f"{owed} rows of {self.part.part} are still owed, and which model was asked is not known.",
                 kept="The rows that were answered are kept. Nothing was sent again.",
                 hint=f"start a new run that names the model, or leave them missing: "
                 f"doit resume rid={self.context.workspace.rid} requeue=never",
             )
-        return bool(requeue == "auto")
+        return True
 
     def _refuse_hopeless(self, last: Attempt) -> None:
         """A job that failed because its input is wrong would fail again."""
@@ -234,7 +236,7 @@ class Settling:
                 hint="fix prompts, decoding or items and start a new run",
             )
 
-    def _refuse_unasked(self, book: Ledger) -> None:
+    def _refuse_unasked(self, book: Ledger, at_end: bool) -> None:
         """No attempt was ever taken, so its rows are not "missing": nobody was asked."""
         if all(attempt.state == ID_TAKEN for attempt in book.attempts):
             raise Refused(
@@ -242,7 +244,8 @@ class Settling:
                 f"({book.attempts[-1].message})",
                 where=book.attempts[-1].job_id,
                 kept="Nothing was sent.",
-                hint=f"python -m pipeline orphans {self.context.workspace.rid} shows whose they are",
+                hint=f"python -m pipeline orphans {self.context.workspace.rid} shows whose they are"
+                f"{'' if at_end else '; requeue=auto tries other ids'}",
             )
 
     # --- writing it down -----------------------------------------------------------------------------
