@@ -576,6 +576,40 @@ def test_what_was_sent_counts_against_the_budget_although_its_ledgers_are_lost()
         assert len(lab.jobs()) == 4
 
 
+def test_an_attempt_that_no_record_knows_counts_beside_those_that_attempts_json_has():
+    """attempts.json is of the time before it: the second attempt, which may cost the most, counted as nothing."""
+    expires = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
+    with Lab(SMALL, expires, prices=PRICES) as lab:
+        assert lab.go(requeue="never").done
+        once = sum(budget.committed(lab.opened()))
+        lab.go("download", requeue="auto", wait=False)
+        twice = sum(budget.committed(lab.opened()))
+        assert len(lab.jobs()) == 4
+        assert twice > once
+        for path in lab.run.root.rglob("ledger.jsonl"):
+            path.unlink()
+        assert sum(budget.committed(lab.opened())) >= twice
+
+
+@pytest.mark.parametrize("requests", ["here", "lost"])
+def test_a_trial_that_was_taken_out_and_has_no_ledgers_counts_by_its_requests(requests):
+    """Its price was never known, whatever the config listed, and the advice was to add it."""
+    models = [{"id": f"accounts/fireworks/models/{name}", "alias": name} for name in ("m", "n")]
+    with Lab(TWO_TRIALS, prices=PRICES, queue={"max_concurrent_jobs": 100}) as lab:
+        assert lab.go(trials=("m-p",)).done
+        lab.change(models=models[1:], budget={"max_usd": 5})
+        for path in (*lab.run.root.rglob("ledger.jsonl"), lab.run.trial("m-p").attempts):
+            path.unlink()
+        if requests == "lost":
+            lab.run.trial("m-p").part_requests("t0_control_p01").unlink()
+        ending = lab.go("submit")
+        assert ending.done is (requests == "here"), ending.text
+        if requests == "lost":
+            assert "while what was submitted before may have cost is not known" in ending.text
+            assert "put back its ledgers or batch_inputs/ if they are lost" in ending.text
+            assert len(lab.jobs()) == 4
+
+
 def test_a_price_that_is_added_later_is_that_of_what_was_sent_before():
     """Of a job that never counted its tokens the budget said for ever: add the model's price."""
     with Lab(queue={"max_concurrent_jobs": 1}) as lab, Api(lab.emulator.url) as api:

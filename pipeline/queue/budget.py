@@ -7,7 +7,9 @@ limit that is sent. The provider's own counts replace the estimate as soon as a 
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,33 +222,44 @@ def committed(work: Workspace) -> Iterator[float | None]:
     stands nowhere, but left something, the requests say what it may have cost at most; None where they are gone too.
     """
     seen = set[str]()
-    known = set[PartPaths]()
+    known = defaultdict[PartPaths, set[str]](set)  # the jobs of a part that some record tells of
     for slug, part, book in work.ledgers():
-        if book.attempts:
-            known.add(work.trial_paths(slug).part(part))
         for attempt in book.attempts:
+            known[work.trial_paths(slug).part(part)].add(attempt.job_id)
             if attempt.job_id not in seen:  # in a copy of a trial's folder it stands again
                 seen.add(attempt.job_id)
                 yield spent(attempt, _price(work, slug, attempt.model))
     slugs = sorted({folder.parents[1].name for folder in work.paths.root.glob("*/results/*")})
     for paths in map(work.trial_paths, slugs):
         for name, entry in _downloaded(paths):
-            known.add(paths.part(name))
+            known[paths.part(name)].add(entry["job_id"])
             if entry["job_id"] not in seen:
                 seen.add(entry["job_id"])
                 tokens = counted_of(entry) if entry["state"] else None
                 yield _spent(entry["state"], tokens, entry["estimate"], _price(work, paths.slug, entry["model"]))
         if work.record.origin is None:  # of the earlier tool's answers nobody knows what they cost
-            for files in map(PartPaths, sorted(paths.results.iterdir())):
-                if files not in known and files.shows_submission():
-                    yield _at_most(work, paths, files)
+            for files in (PartPaths(folder) for folder in sorted(paths.results.iterdir()) if folder.is_dir()):
+                made = len(breadcrumbs(files)) or int(files.shows_submission())
+                if (unknown := made - len(known[files])) > 0:
+                    usd = _at_most(work, paths, files)
+                    yield None if usd is None else usd * unknown
 
 
 def _at_most(work: Workspace, paths: TrialPaths, files: PartPaths) -> float | None:
-    """What the attempts of a part of which no record is left may have cost; None where that cannot be told."""
-    requests, trial = paths.part_requests(files.root.name), work.trials.get(paths.slug)
-    usd = estimate(requests).usd(Price.of(work.config, trial)) if trial and requests.is_file() else None
-    return None if usd is None else usd[2] * max(1, len(breadcrumbs(files)))
+    """What an attempt of a part of which no record is left may have cost; None where that cannot be told."""
+    requests, model = paths.part_requests(files.root.name), _asked(work, paths.slug)
+    usd = estimate(requests).usd(_price(work, paths.slug, model)) if model and requests.is_file() else None
+    return None if usd is None else usd[2]
+
+
+def _asked(work: Workspace, slug: str) -> str | None:
+    """The model that trial *slug* asks; of one that the config no longer has, its list of parts knows it."""
+    if (trial := work.trials.get(slug)) is not None:
+        return trial.model
+    with suppress(DamagedArtifact):
+        if (index := work.index(slug)) is not None:
+            return str(index.settings["model"])
+    return None
 
 
 def _downloaded(paths: TrialPaths) -> list[tuple[str, dict[str, Any]]]:
@@ -293,14 +306,12 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
         return
     so_far = list(committed)
     if planned is None or None in so_far:
-        if planned is None:
-            unknown, remedy = "the price of its model", f"add the model under prices.models in {where}"
-        else:
-            unknown = "the cost of something that was sent before"
-            remedy = f"give every model that was asked a price under prices.models in {where} (if all have one, the "
-            remedy += "record of its tokens is lost)"
+        lacking, remedy = "the price of a model", f"add the model under prices.models in {where}"
+        if planned is not None:
+            lacking = "what was submitted before may have cost"
+            remedy = f"{remedy}, put back its ledgers or batch_inputs/ if they are lost"
         raise BudgetExceeded(
-            f"{what}: {_cannot_be_kept(limit)} while {unknown} is not known.",
+            f"{what}: {_cannot_be_kept(limit)} while {lacking} is not known.",
             kept="Nothing was sent for it. Results of running jobs are still collected.",
             hint=f"{remedy}, or remove budget.max_usd there; then doit resume",
         )
