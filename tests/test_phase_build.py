@@ -213,8 +213,21 @@ def test_a_submitted_part_is_never_replaced(small, names):
     small.prepare()
     with pytest.raises(Refused) as refused:
         small.build(submitted)
-    assert f"{len(submitted)} submitted parts would change, e.g. {min(submitted)}" in str(refused.value)
+    assert f"{len(submitted)} parts would change, e.g. {min(submitted)} of a submitted trial" in str(refused.value)
     assert "Nothing was sent." in str(refused.value)
+    assert inputs(small) == before
+
+
+@pytest.mark.parametrize("items", [(OPEN, NEVER), (OPEN, NEVER, CLOSED, {**CLOSED, "id": "c9"})], ids=["fewer", "more"])
+def test_the_parts_of_a_submitted_trial_that_were_not_sent_stay_too(tmp_path, items):
+    """With run.json lost, questions that were added to the file got parts of their own, and were paid for."""
+    small = SmallTrial(tmp_path, part_size=1).ready()
+    submitted = sent(small, "t0_control_p02")
+    before = inputs(small)
+    small.ask(*items)
+    small.prepare()
+    with pytest.raises(Refused, match="of a submitted trial: its items are fixed"):
+        small.build(submitted)
     assert inputs(small) == before
 
 

@@ -8,13 +8,14 @@ part that was submitted is never replaced by other requests: that would be anoth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline import custom_id, disk, jsonl, parts
 from pipeline.config import Config
 from pipeline.custom_id import CLOSED, OPEN, RequestId
-from pipeline.errors import Refused
+from pipeline.errors import DamagedArtifact, Refused
 from pipeline.identity import VERSION as IDENTITY_VERSION
 from pipeline.identity import Settings
 from pipeline.parts import Index, Part
@@ -38,7 +39,7 @@ def build(
 ) -> Outcome:
     """Write parts and index. *submitted* maps a part to the sha256 of what was sent of it before.
 
-    Raises Refused, with nothing replaced, when a submitted part would change.
+    Raises Refused, with nothing replaced, when the parts of a submitted trial would change.
     """
     staging = paths.inputs / _STAGING
     disk.remove_folder(staging)
@@ -50,7 +51,7 @@ def build(
                 requests = _requests(run, trial, temperature, condition)
                 listed += _write_parts(staging, requests, config, temperature, condition)
         listed.sort(key=lambda part: part.part)  # the order of every file that is made from the parts
-        _refuse_changes(listed, submitted, paths, trial.model)
+        _refuse_changes(listed, submitted, paths, trial.model, settings)
         for part in listed:
             disk.move(staging / f"{part.part}.jsonl", paths.part_requests(part.part))
     finally:
@@ -123,18 +124,33 @@ def _write_parts(
     return listed
 
 
-def _refuse_changes(listed: list[Part], submitted: Mapping[str, str], paths: TrialPaths, model: str) -> None:
+def _refuse_changes(
+    listed: list[Part], submitted: Mapping[str, str], paths: TrialPaths, model: str, settings: Settings
+) -> None:
     new = {part.part: part.sha256 for part in listed}
     changed = sorted(part for part, sha256 in submitted.items() if new.get(part) != sha256)
     lost = (part for part in listed if part.part not in submitted)  # or never sent
     changed += [part.part for part in lost if attempts.sent_otherwise(paths, part, model)]
+    if submitted and not changed:  # more items, say, that only fill parts of their own
+        old = _listed_as_sent(paths, settings, submitted) or new
+        changed = sorted(part for part in old.keys() | new.keys() if old.get(part) != new.get(part))
     if changed:
         raise Refused(
-            f"{len(changed)} submitted parts would change, e.g. {changed[0]}: the items of a submitted run are fixed.",
+            f"{len(changed)} parts would change, e.g. {changed[0]} of a submitted trial: its items are fixed.",
             where=str(paths.inputs),
             kept="Parts, index, ledgers and results are as they were. Nothing was sent.",
             hint="restore the question files, or start a new run with doit rid=NEW config=PATH",
         )
+
+
+def _listed_as_sent(paths: TrialPaths, settings: Settings, submitted: Mapping[str, str]) -> dict[str, str]:
+    """part -> sha256 in the list of parts that stands there; empty where it is not that of what was *submitted*."""
+    with suppress(FileNotFoundError, DamagedArtifact):
+        old = parts.read(paths.index)
+        listed = {part.part: part.sha256 for part in old.parts}
+        if old.settings == settings and submitted.items() <= listed.items():
+            return listed
+    return {}
 
 
 def _sweep(paths: TrialPaths, listed: list[Part]) -> None:
