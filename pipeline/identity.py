@@ -28,7 +28,7 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 2,
     "score": 3,
-    "stats": 10,
+    "stats": 11,
     "costs": 4,
     "report": 10,
     "archive": 1,

@@ -124,6 +124,14 @@ def test_one_win_and_99_ties_dominate_by_a_hundredth() -> None:
     assert ours["cliffs_delta"] == 0.01
 
 
+def test_means_that_are_equal_on_paper_tie_whichever_order_they_were_added_in() -> None:
+    """3/8 of one condition came out a rounding step above 3/8 of the other and won against it."""
+    one, other = np.mean([0.4, 0.4, 0.4, 0.3]), np.mean([0.4, 0.4, 0.3, 0.4])
+    assert one != other
+    ours = effects(np.array([one, 0.0]), np.array([other, 0.0]), np.zeros(2))
+    assert ours["cliffs_delta"] == 0
+
+
 @pytest.mark.parametrize("name", VARYING)
 @pytest.mark.parametrize(("margin", "alpha"), [(0.02, 0.05), (0.1, 0.05), (0.1, 0.01), (0.1, 0.2)])
 def test_equivalence_equals_statsmodels(name: str, margin: float, alpha: float) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.statistics.estimates import mean, sd
-from pipeline.statistics.numbers import NO_PAIRS, ZERO_VARIANCE, FloatArray, Number, Undefined
+from pipeline.statistics.numbers import (
+    NO_PAIRS,
+    ZERO_VARIANCE,
+    FloatArray,
+    Number,
+    Undefined,
+    without_rounding_noise,
+)
 
 _CONSTANT = Undefined("constant_scores: neither condition's scores vary")
 
@@ -40,6 +47,8 @@ def cliffs_delta(control: FloatArray, treatment: FloatArray) -> Number:
     n = len(control)
     if not n:
         return NO_PAIRS
+    # Means that are equal on paper are ties here too, whichever order their samples were added in.
+    control, treatment = without_rounding_noise(control), without_rounding_noise(treatment)
     ordered = np.sort(control)
     below = np.searchsorted(ordered, treatment, side="left").sum()
     above = (n - np.searchsorted(ordered, treatment, side="right")).sum()
