@@ -28,7 +28,7 @@ FORMATS: Mapping[str, int] = {
     "download": 1,
     "parse": 2,
     "score": 3,
-    "stats": 11,
+    "stats": 12,
     "costs": 4,
     "report": 10,
     "archive": 1,

@@ -49,6 +49,15 @@ def test_distinct_confidences_give_the_mean_of_the_risks() -> None:
     assert ours["delta_aurc"] == pytest.approx(1 - curve["aurc"])
 
 
+def test_generalised_risk_is_of_all_items_also_where_some_are_not_covered() -> None:
+    """It was of the covered ones: whoever abstained on half of the questions looked twice as wrong."""
+    silent = (math.nan, math.nan)
+    ours = selective_risk(answers([(0.9, 0), (0.8, 1), silent, silent]), answers([(0.5, 1)] * 4), 100, SEED)
+    assert ours["control"]["max_coverage"] == 0.5
+    assert ours["control"]["augrc"] == pytest.approx((0 + 1) / 4 / 2)
+    assert ours["treatment"]["augrc"] == pytest.approx((1 + 2 + 3 + 4) / 4 / 4)
+
+
 def test_ties_count_in_expectation_over_their_order() -> None:
     """Tolerance 4 Monte Carlo standard errors of 4,000 random orders."""
     rng = np.random.default_rng(0)

@@ -164,10 +164,10 @@ def _curve(answers: Answers, levels: _Levels, harmonic: FloatArray) -> dict[str,
         return summary | dict.fromkeys(("aurc", "e_aurc", "augrc"), NOT_COVERED)
     aurc = float(_area(items[None], losses[None], np.array([float(covered)]), harmonic)[0])
     best = np.sort(answers.loss[np.isfinite(answers.loss)]).cumsum()
-    # AUGRC divides by the number of covered items instead of k, so a block of ties needs no harmonic numbers.
+    # AUGRC divides by the number of all items instead of k, so a block of ties needs no harmonic numbers.
     blocks = (losses.cumsum() - losses) * items + losses / items * items * (items + 1) / 2
     return summary | {
         "aurc": aurc,
         "e_aurc": CONSTANT if constant else aurc - float(np.mean(best / np.arange(1, covered + 1))),
-        "augrc": float(blocks.sum()) / covered**2,
+        "augrc": float(blocks.sum()) / (covered * n),
     }
