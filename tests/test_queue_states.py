@@ -710,6 +710,19 @@ def test_progress_counts_the_trials_that_were_finished_before():
         assert lab.artifacts() == golden(TWO_TRIALS)
 
 
+def test_progress_expects_of_each_trial_the_price_of_its_own_model():
+    """With the cheap model asked first, the dear one was expected at its price: a hundredth of what came."""
+    dear = {name: {"input_per_mtok": usd, "output_per_mtok": usd} for name, usd in (("m", 1), ("n", 200))}
+    with Lab(TWO_TRIALS, prices={"models": dear}, queue={"max_concurrent_jobs": 1}) as lab:
+        ending = lab.go()
+        shown = [progress for progress in ending.shown if progress]
+        early = [progress for progress in shown if progress.usd and progress.rows_done < 8]
+        assert early
+        came_to = max(progress.usd for progress in shown)
+        assert all(progress.usd < came_to / 50 for progress in early)
+        assert all(came_to / 2 < progress.usd_expected < 20 * came_to for progress in early)
+
+
 EXPIRES = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
 
 

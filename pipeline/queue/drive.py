@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -284,14 +285,8 @@ class Queue:
     def _progress(self, slug: str, word: str, reached: Callable[[Work], bool]) -> Progress:
         works = [work for work in (*self._works.values(), *self._idle()) if self._spending.chosen(work)]
         rows = sum(work.part.rows for work in works)
-        done_rows = sum(
-            work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0)
-            for work in works
-        )
+        done_rows = _rows_done(works)
         tokens, usd = self._used(works)
-        expected = self._spending.planned_usd
-        if usd and done_rows:
-            expected = usd * rows / done_rows
         return Progress(
             trial=slug,
             trials=len({work.paths.slug for work in works}),
@@ -304,9 +299,30 @@ class Queue:
             waiting_for=tuple(sorted({work.waiting_for for work in works if not work.settled and work.waiting_for})),
             tokens=tokens,
             usd=usd,
-            usd_expected=expected,
+            usd_expected=self._expected(works),
             seconds_left=self._pace.left(self.context.hands.now(), done_rows, rows),
         )
+
+    def _expected(self, works: list[Work]) -> float | None:
+        """What all *works* come to: each trial, since its model has its own price, by its rows so far, or as planned.
+
+        None when a price is not known, or when of a trial nothing was counted and nothing planned.
+        """
+        by_trial: dict[str, list[Work]] = defaultdict(list)
+        for work in works:
+            by_trial[work.paths.slug].append(work)
+        expected = 0.0
+        for slug, parts in by_trial.items():
+            _, usd = self._used(parts)
+            done_rows = _rows_done(parts)
+            if usd and done_rows:
+                usd *= sum(work.part.rows for work in parts) / done_rows
+            elif usd is not None:
+                usd = self._spending.planned_usd.get(slug)
+            if usd is None:
+                return None
+            expected += usd
+        return expected
 
     def _used(self, works: list[Work]) -> tuple[int, float | None]:
         """Tokens that the service counted so far, and their price, None where one is not known."""
@@ -318,3 +334,10 @@ class Queue:
                 cost = price.usd(read, written, cached)
                 usd, priced = usd + (cost or 0.0), priced and cost is not None
         return tokens, usd if priced else None
+
+
+def _rows_done(works: list[Work]) -> int:
+    """The rows that running jobs say are done, and those of what is settled."""
+    return sum(
+        work.part.rows if work.settled else (work.counts.succeeded or 0) + (work.counts.failed or 0) for work in works
+    )

@@ -25,7 +25,7 @@ class Spending:
     """What this process may submit, of the parts of all trials of its run."""
 
     context: Context
-    planned_usd: float | None = None  # expected for what this process was to submit
+    planned_usd: dict[str, float] = field(default_factory=dict)  # expected for what this process was to submit of each
     unconfirmed: Refused | None = None  # the newest spending was not agreed to: of it, this process submits nothing
     unpriced: BudgetExceeded | None = None  # a limit cannot be kept for lack of a price: the same
     _told: set[Key] = field(default_factory=set)  # the parts of what was announced
@@ -44,11 +44,15 @@ class Spending:
             return
         self._told |= due.keys()
         planned = Planned()
+        expected: dict[str, float] = {}
         owed = {key: work for key, work in due.items() if key not in self._agreed}
         for (slug, _), work in owed.items():
             price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
-            planned = planned.with_part(budget.estimate(work.owed_requests()), price, slug)
-        self.planned_usd = planned.usd[1] if planned.usd else None
+            estimate = budget.estimate(work.owed_requests())
+            planned = planned.with_part(estimate, price, slug)
+            if usd := estimate.usd(price):
+                expected[slug] = expected.get(slug, 0.0) + usd[1]
+        self.planned_usd |= expected
         try:
             self._refuse_unpriced(works)
             self.context.hands.allow_spending(replace(planned, sent=self._sent_usd(owed)))
