@@ -57,7 +57,8 @@ class Ending:
         """Verdict, missing answers and cost, each with its tone: good, bad or open."""
         if self.places:
             yield from self._by_place() if len(self.places) <= _PLACES else self._by_trial()
-        yield f"missing: {self.missing or 'none'} of {self.asked:,} answers", "bad" if self.missing else "open"
+        missing = f"{self.missing:,}" if self.missing else "none"
+        yield f"missing: {missing} of {self.asked:,} answers", "bad" if self.missing else "open"
         yield f"cost: {'; '.join(self._cost())}", "open"
 
     def as_json(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from report_kit import Failure, Filtered, better, closed, make
 
-from pipeline.ending import ending
+from pipeline.ending import Ending, ending
 
 
 def came_to(made, slugs=None):
@@ -31,6 +31,11 @@ def test_verdict_missing_answers_and_cost_are_told_by_place(tmp_path):
     ]
     assert all(line.isascii() for line, _ in lines)
     assert (found.as_json()["missing"], len(found.as_json()["verdicts"])) == (4, 4)
+
+
+def test_many_missing_answers_are_written_as_those_asked_for_are():
+    """It said "1866 of 5,544"."""
+    assert ("missing: 1,866 of 5,544 answers", "bad") in list(Ending((), 5544, 1866, None, (), 0, False).lines())
 
 
 def test_all_that_count_missing_answers_count_the_same(tmp_path):
