@@ -91,7 +91,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
         self.write(f"run {work.rid} in {work.paths.root}\n")
         for change in work.config_changes:
             self.write(f"config changed: {change}\n")
-        for note in (notes.on_local_config(work), notes.on_environment(work)):
+        # Who has just named the config knows that it is another one.
+        local = notes.on_local_config(work) if self.session.request.config is None else None
+        for note in (local, notes.on_environment(work)):
             if note:
                 self.write(f"{note}\n")
 

@@ -1198,6 +1198,15 @@ def test_a_local_config_that_the_run_does_not_live_by_is_pointed_out(one, change
         assert "For a new run: doit rid=NEW config=experiment.yaml" in done.out
 
 
+def test_a_config_that_is_named_is_not_compared_with_the_local_one(quick_path):
+    """A new run was told that it lives by another config, and how to have it live by the one not named."""
+    folder = tiny(quick_path / "named")
+    (folder / "other.yaml").write_text(CONFIG.replace("[0, 0.7]", "[0]"))
+    begun = doit(folder, f"rid={RID}", "config=other.yaml", "to=prepare")
+    assert (begun.code, "differs" in begun.out) == (0, False)
+    assert "experiment.yaml differs from what this run lives by: temperatures" in doit(folder, "to=prepare").out
+
+
 def test_a_prompt_file_that_was_edited_is_pointed_out(quick_path):
     folder = tiny(quick_path / "prompts", CONFIG.replace("{text: Answer briefly.}", "control.txt"))
     (folder / "control.txt").write_text("Answer briefly.\n")
