@@ -139,7 +139,7 @@ def replacing(path: Path) -> Iterator[Replacement]:
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         _observe("open", temporary)
-        stream = open(temporary, "wb", buffering=_WRITE_BUFFER)  # noqa: SIM115 - closed below, also on error
+        stream = _created(temporary)
     try:
         writer = HashingWriter(stream, temporary)
         replacement = Replacement(writer)
@@ -325,6 +325,15 @@ def _free_name(path: Path, tag: str, suffix: str = "") -> Path:
         if not os.path.lexists(candidate):
             return candidate
         number += 1
+
+
+def _created(temporary: Path) -> IO[bytes]:
+    """A new file to write; what stands there is left over, and may be a link whose target is none of ours."""
+    try:
+        return open(temporary, "xb", buffering=_WRITE_BUFFER)
+    except FileExistsError:
+        os.unlink(temporary)
+        return open(temporary, "xb", buffering=_WRITE_BUFFER)
 
 
 @contextmanager

@@ -222,6 +222,16 @@ def test_a_symlink_is_replaced_and_not_what_it_points_to(path, tmp_path):
     assert outside.read_bytes() == OLD
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_under_the_temporary_name_is_not_written_through(path, tmp_path, link):
+    outside = tmp_path / "outside"
+    outside.write_bytes(OLD)
+    link(outside, path.with_name(f".{path.name}.tmp"))
+    disk.write_bytes(path, NEW)
+    assert not path.is_symlink()
+    assert (path.read_bytes(), outside.read_bytes()) == (NEW, OLD)
+
+
 def test_a_missing_folder_is_one_clear_error(tmp_path):
     with pytest.raises(DiskTrouble, match="No such file or directory"):
         disk.write_bytes(tmp_path / "nowhere" / "file", NEW)
