@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ _REMEDIES = {
     errno.EDQUOT: "free space or ask for a larger quota on that disk",
 }
 _REMEDY = "free space or fix permissions on that disk"
+_SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}  # all else that is neither file nor folder is a device
 
 
 class StatKey(NamedTuple):
@@ -258,6 +260,7 @@ def read_bytes(path: Path) -> bytes:
 
     FileNotFoundError passes through: absence is a normal answer. Any other trouble is UnreadableFile.
     """
+    refuse_special(path)
     with readable(path):
         return path.read_bytes()
 
@@ -271,6 +274,14 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def refuse_special(path: Path) -> None:
+    """Raise UnreadableFile for a pipe or a device, before it is opened: it may wait for a writer, or have no end."""
+    with readable(path):
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(f"it is a {_SPECIAL.get(kind, 'device')}, not a file")
 
 
 def unreadable(path: Path, error: OSError) -> UnreadableFile:
@@ -297,6 +308,7 @@ def sha256_of(path: Path) -> tuple[str, StatKey]:
 
     Raises FileNotFoundError or UnreadableFile; DamagedArtifact is not decided here.
     """
+    refuse_special(path)
     with readable(path), open(path, "rb") as stream:
         while True:
             before = StatKey.of(os.fstat(stream.fileno()))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from faulty_disk import ERRORS, FILES, FaultyDisk, leftovers, operations
 
-from pipeline import disk
+from pipeline import disk, jsonl
 from pipeline.disk import StatKey
 from pipeline.errors import DiskTrouble, UnreadableFile
 
@@ -394,6 +394,16 @@ def test_cannot_read_is_neither_absent_nor_damaged(tmp_path):
             with pytest.raises(UnreadableFile) as trouble:
                 read(path)
             assert "says nothing about the file's content" in str(trouble.value)
+
+
+def test_a_pipe_or_a_device_is_refused_before_it_is_opened(tmp_path):
+    pipe, device = tmp_path / "pipe", tmp_path / "device"
+    os.mkfifo(pipe)  # opening it would wait for a writer
+    device.symlink_to("/dev/zero")  # reading it would not end
+    for path, kind in ((pipe, "pipe"), (device, "device")):
+        for read in (disk.read_bytes, disk.sha256_of, lambda path: list(jsonl.lines(path))):
+            with pytest.raises(UnreadableFile, match=f"it is a {kind}, not a file"):
+                read(path)
 
 
 def test_a_digest_goes_with_the_state_it_was_taken_from(path, monkeypatch):
