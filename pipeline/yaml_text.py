@@ -21,17 +21,39 @@ if TYPE_CHECKING:
 # and what a terminal is shown as an escape: between double quotes both are escapes that YAML reads back.
 _UNPRINTABLE = re.compile(f"{INVISIBLE.pattern}|[\ufffe\uffff]")
 
+_MOST_VALUES = 1_000_000  # a config has hundreds
+
 
 def load(text: str, *, where: str, hint: str | None = None) -> Any:
     """What *text* holds. Raises ConfigError with the place, *where* and *hint*."""
     from ruamel.yaml.error import YAMLError
 
     try:
-        return copy.deepcopy(_parsed(text))
+        value = copy.deepcopy(_parsed(text))
     except YAMLError as error:
         raise ConfigError(f"is not valid YAML: {_problem(error)}", where=where, hint=hint) from error
     except RecursionError as error:
         raise ConfigError("is nested too deeply.", where=where, hint=hint) from error
+    except (ArithmeticError, LookupError, ValueError) as error:  # for a 30 February, `0x_` or `!!bool x`
+        why = str(error).partition(";")[0]
+        raise ConfigError(f"holds a value that is not what it looks like ({why}).", where=where, hint=hint) from error
+    if _size(value, {}) > _MOST_VALUES:
+        raise ConfigError(f"its aliases (*name) stand for more than {_MOST_VALUES:,} values.", where=where, hint=hint)
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values *value* stands for, each alias for all of its own: a few lines can say more than fits anywhere.
+
+    *known* remembers by identity, so nothing is counted twice; what holds itself is too many.
+    """
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_VALUES
+        children = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(value)]
 
 
 def dump(value: Any) -> str:

@@ -161,7 +161,20 @@ MISTAKES = {
     MINIMAL + "name: 2026-01-01": "name: '2026-01-01' is read as a date; write it in quotes",
     MINIMAL + "decoding: {extra: {x: !!binary aGk=}}": "decoding.extra.x: \"b'hi'\" is read as a bytes",
     MINIMAL + "decoding: {extra: {x: !!set {a}}}": "decoding.extra.x: \"{'a'}\" is read as a set",
-    MINIMAL + "decoding: {extra: &a {x: *a}}": "nested deeper than 50 levels",
+    MINIMAL + "decoding: {extra: &a {x: *a}}": "its aliases (*name) stand for more than 1,000,000 values",
+    MINIMAL + "decoding: {extra: &a {x: [*a, *a]}}": "its aliases (*name) stand for more than 1,000,000 values",
+    # a few lines that stand for 9 to the 10th values: they were counted for hours
+    MINIMAL
+    + "decoding:\n  extra:\n    a0: &a0 [x]\n"
+    + "".join(f"    a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 11)): (
+        "its aliases (*name) stand for more than 1,000,000 values"
+    ),
+    # what looks like a date or a number and is none
+    MINIMAL + "name: 2026-02-30": "a value that is not what it looks like (day is out of range for month)",
+    MINIMAL + "part_size: 0x_": "a value that is not what it looks like (invalid literal for int()",
+    MINIMAL + "part_size: !!bool x": "a value that is not what it looks like ('x')",
+    MINIMAL + f"part_size: {'9' * 5000}": "a value that is not what it looks like (Exceeds the limit (4300 digits)",
+    MINIMAL + 'name: "\\U00110000"': "a value that is not what it looks like (chr() arg",
     MINIMAL + 'name: "\\ud800"': "name: '\\ud800' holds half a character",
     MINIMAL + 'decoding: {extra: {"\\udc00": 1}}': "the key '\\udc00' holds half a character",
     # settings
