@@ -44,6 +44,7 @@ _ROWS = ("results.jsonl", "BIJOutputSet.jsonl")  # the first that is there and n
 _JOB = "_job.json"
 _OUTPUT = "_OUTPUT_DATASET_ID.txt"
 _PART = re.compile(r"t[0-9]+(e-?[0-9]+)?_[a-z][a-z0-9_]*")
+_LONGEST = 100  # characters of a part's name; file systems allow 255 and files in its folder carry it too
 _REQUESTS = re.compile(
     r"(?P<temp>t[0-9]+)_(?:(?P<set>.+)_)?(?P<condition>control|treatment)(?:(?:_part|_p|\.p)(?P<number>[0-9]+))?"
 )
@@ -148,13 +149,15 @@ def split_name(name: str | None) -> tuple[str | None, str | None]:
 
 
 def legible_jobs(data: bytes) -> dict[str, list[str | None]]:
-    """The jobs that a damaged manifest still names: its `jobs` block as far as it can be read."""
+    """The jobs that a damaged manifest still names: its `jobs` block as far as it can be read.
+
+    A key that names no part is left out: what is damaged may say anything, and the names of parts become paths.
+    """
     block = _JOBS_BLOCK.search(data)
     return {
-        group.decode(errors="replace"): [
-            None if null else name.decode(errors="replace") for name, null in _JOBS_NAME.findall(value)
-        ]
-        for group, value in _JOBS_ENTRY.findall(block[1] if block else b"")
+        group: [None if null else name.decode(errors="replace") for name, null in _JOBS_NAME.findall(value)]
+        for key, value in _JOBS_ENTRY.findall(block[1] if block else b"")
+        if _PART.fullmatch(group := key.decode(errors="replace")) and len(group) <= _LONGEST
     }
 
 

@@ -29,7 +29,7 @@ _IDENTITY = ("model_id", "prompt_set", "top_p", "top_k", "max_new_tokens")
 _BLOCKS = frozenset({"temps", "prompts", "datasets", "jobs", "job_status"})  # null says no more than their absence
 _STAGE_STATUS = frozenset({"pending", "in_progress", "completed", "stopped", "failed"})
 _JOB_STATUS = frozenset({"pending", "submitted", "running", "completed", "failed", "expired", "downloaded"})
-_PART = re.compile(r"(.+)_p([0-9]+)")
+_PART = re.compile(r"(.+)_p([0-9]{1,5})")  # a longer number is none: lists are made as long as it says
 _ZONED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})")
 
 

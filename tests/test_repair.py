@@ -535,6 +535,29 @@ def test_jobs_that_a_torn_text_still_shows_are_kept(tmp_path: Path) -> None:
     assert manifest.load(path).document["jobs"] == {"t0_control": ["j1", None, "j3"], "t0_treatment": ["j4"]}
 
 
+@pytest.mark.parametrize(
+    ("key", "jobs"),
+    {
+        "t0_control_p00003": {"t0_control": [None, None, "j"]},
+        # once a list of as many entries
+        "t0_control_p900000000": {"t0_control_p900000000": ["j"]},
+        # once a traceback
+        "t0_control_p" + "9" * 5000: {},
+        "t0_control\0": {},
+        "t0_" + "x" * 300: {},
+        # once a ledger that was looked for outside the run
+        "../../../t0_control": {},
+    }.items(),
+    ids=range(6),
+)
+def test_a_damaged_manifest_may_name_anything_a_part(tmp_path: Path, key: str, jobs: dict[str, Any]) -> None:
+    path = tmp_path / "run_x" / "trial" / "results" / "trial_manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'{{"jobs": {{"{key}": ["j"]')
+    repair.migrate(path)
+    assert manifest.load(path).document["jobs"] == jobs
+
+
 ASKING = pytest.mark.parametrize("ask", [repair.check, repair.migrate])
 
 
