@@ -1,6 +1,7 @@
 """Which row of a provider's files counts, which is owed, what is kept aside; the shuffles are in test_queue_merge."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -92,9 +93,10 @@ def test_two_answers_of_one_attempt_are_both_kept_aside_and_the_row_is_owed(part
     assert rows[0]["error"] == CONFLICT
     assert counted.conflicts == {IDS[0]}
     assert IDS[0] in counted.owed(IDS)
-    assert [(entry["file"], entry["line"]) for entry in counted.unusable] == [(path.name, 2), (path.name, 3)]
-    assert all(entry["reason"] == "answered twice with other content" for entry in counted.unusable)
-    assert [entry["raw"].encode() for entry in counted.unusable] == path.read_bytes().splitlines()[1:3]
+    aside = [line.as_json() for line in counted.unusable]
+    assert [(entry["file"], entry["line"]) for entry in aside] == [(path.name, 2), (path.name, 3)]
+    assert all(entry["reason"] == "answered twice with other content" for entry in aside)
+    assert [entry["raw"].encode() for entry in aside] == path.read_bytes().splitlines()[1:3]
 
 
 def test_an_error_beside_two_answers_does_not_settle_the_row(part):
@@ -168,7 +170,7 @@ def test_a_line_that_cannot_be_used_is_named_and_the_others_count(part, line, re
     path = store(part, 1, [success(IDS[0], "x"), b"", line, *(success(name, "x") for name in IDS[1:])])
     counted, rows = merged(part)
     assert all("response" in row for row in rows)
-    [entry] = counted.unusable
+    [entry] = [line.as_json() for line in counted.unusable]
     assert reason in entry["reason"]
     assert (entry["attempt"], entry["file"], entry["line"]) == (1, path.name, 3)
     assert entry["raw"] == line.decode(errors="backslashreplace")
@@ -183,6 +185,27 @@ def test_what_is_kept_aside_lies_beside_the_results_and_goes_when_it_is_empty(pa
     merge.keep_aside(part, [])
     assert not part.conflicts.exists()
     merge.keep_aside(part, [])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda text: success("nobody", text),
+        lambda text: success(IDS[0], text)[:-1],
+        lambda text: jsonl.dumps({"custom_id": IDS[0], "error": {"code": 400, "message": text}}),
+    ],
+    ids=["foreign", "cut", "refused"],
+)
+def test_lines_that_are_no_answers_are_not_held_in_memory(part, row):
+    """A file of another data set once took three times its size."""
+    store(part, 1, (row("x" * 100_000 + str(number)) for number in range(300)))
+    tracemalloc.start()
+    try:
+        counted, _ = merged(part)
+        merge.keep_aside(part, counted.unusable)
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_bom_crlf_and_a_missing_last_line_end_are_accepted(part):
@@ -206,7 +229,7 @@ def test_a_line_above_the_limit_does_not_swallow_the_next_one(part, surplus):
         stream.write(b"\n" + success(IDS[1], "after") + b"\n")
     counted, rows = merged(part)
     assert [row.get("response") for row in rows[:2]] == [answer("before"), answer("after")]
-    [entry] = counted.unusable
+    [entry] = [line.as_json() for line in counted.unusable]
     assert entry["line"] == 2
     assert len(entry["raw"]) < 2000
 

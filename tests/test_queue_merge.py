@@ -105,7 +105,7 @@ def test_rows_come_to_what_the_model_says(history, chance, foreign, parted):
                 assert row["error"]["attempts"] == sum(row["custom_id"] in outcome for outcome in history)
             else:
                 assert row["response"] == completion(row["custom_id"], number)
-        reasons = [entry["reason"] for entry in counted.unusable]
+        reasons = [line.reason for line in counted.unusable]
         assert reasons.count("an id nobody asked for") == foreign * len(history)
         seen = [(name, what) for outcome in history for name, what in outcome.items()]
         assert sum(reason.startswith("not JSON") for reason in reasons) == sum(what == "cut" for _, what in seen)
@@ -138,6 +138,6 @@ def test_a_line_above_the_limit_is_kept_aside_by_its_beginning(tmp_path):
     assert list(counted.answers) == [IDS[1]]
     assert counted.answers[IDS[1]].line == 2
     (entry,) = counted.unusable
-    assert len(entry["raw"]) < 2000
+    assert len(entry.as_json()["raw"]) < 2000
     (row,) = [orjson.loads(line) for line in merge.result_lines([IDS[1]], counted, read_row)]
     assert row["response"] == completion(IDS[1], 1)

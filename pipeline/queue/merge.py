@@ -30,6 +30,7 @@ _LASTING = range(400, 500)
 _PASSING = frozenset({402, 408, 409, 412, 425, 429, 499})
 _TWICE = "answered twice with other content"
 _SHOWN = 1000  # bytes kept of a line above the limit
+_WORDS = 2_000  # characters kept of an error's message, which may quote a whole prompt; the raw file has them all
 
 
 class Place(NamedTuple):
@@ -54,6 +55,20 @@ class Failure:
         return isinstance(self.code, int) and self.code in _LASTING and self.code not in _PASSING
 
 
+class Unusable(NamedTuple):
+    """A line that cannot be used, and why. The line itself stays on disk: all lines of a file may be such."""
+
+    attempt: int
+    place: Place
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What is kept aside of it."""
+        text = _read(self.place).rstrip(b"\r\n").decode(errors="backslashreplace")
+        where = {"attempt": self.attempt, "file": self.place.path.name, "line": self.place.line}
+        return {**where, "reason": self.reason, "raw": text}
+
+
 @dataclass
 class Tally:
     """What is known of every row of a part. *asked* counts the attempts that asked for a row and ended."""
@@ -62,7 +77,7 @@ class Tally:
     failures: dict[str, Failure] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     conflicts: set[str] = field(default_factory=set)
-    unusable: list[dict[str, Any]] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
 
     def owed(self, ids: Sequence[str]) -> list[str]:
         """The rows, in request order, that have no answer and no lasting refusal."""
@@ -108,10 +123,12 @@ def result_lines(ids: Sequence[str], counted: Tally, read_row: ReadRow) -> Itera
             yield jsonl.dumps({"custom_id": name, "response": row.response}) + b"\n"
 
 
-def keep_aside(paths: PartPaths, unusable: list[dict[str, Any]]) -> None:
+def keep_aside(paths: PartPaths, unusable: Sequence[Unusable]) -> None:
     """Make `set_aside.jsonl` hold what could not be used, or take it away when there is nothing."""
     if unusable:
-        disk.write_bytes(paths.conflicts, b"".join(jsonl.dumps(entry) + b"\n" for entry in unusable))
+        with disk.replacing(paths.conflicts) as target:
+            for line in unusable:
+                target.write(jsonl.dumps(line.as_json()) + b"\n")
     elif paths.conflicts.exists():
         disk.remove(paths.conflicts)
 
@@ -140,22 +157,22 @@ def _tally_attempt(result: Tally, number: int, files: list[Path], known: set[str
             try:
                 row = read_row(data)
             except BadRow as error:
-                result.unusable.append(_unusable(number, place, str(error), data))
+                result.unusable.append(Unusable(number, place, str(error)))
                 continue
             name = row.custom_id
             if name not in known:
-                result.unusable.append(_unusable(number, place, "an id nobody asked for", data))
+                result.unusable.append(Unusable(number, place, "an id nobody asked for"))
             elif row.response is None:
                 assert row.error is not None
-                failure = Failure(row.error.get("code"), str(row.error.get("message", "")))
+                failure = Failure(row.error.get("code"), str(row.error.get("message", ""))[:_WORDS])
                 failures[name] = min(failures.get(name, failure), failure, key=_rank)
             elif name not in answers:
                 answers[name] = place
             elif _content(answers[name], read_row) != row.response:
                 if name not in conflicts:
-                    result.unusable.append(_unusable(number, answers[name], _TWICE, _read(answers[name])))
+                    result.unusable.append(Unusable(number, answers[name], _TWICE))
                 conflicts.add(name)
-                result.unusable.append(_unusable(number, place, _TWICE, data))
+                result.unusable.append(Unusable(number, place, _TWICE))
     for name in conflicts:
         del answers[name]
         failures[name] = Failure("conflict", "the provider answered twice with different content")
@@ -176,7 +193,7 @@ def places(path: Path) -> Iterator[tuple[Place, bytes]]:
                 end = data
                 while not end.endswith(b"\n") and (end := stream.readline(jsonl.MAX_LINE)):
                     length += len(end)
-                data = data[:_SHOWN] + b"..."
+                data = _cut(data)
             if data.strip():
                 yield Place(path, number, offset, length), data
             offset += length
@@ -192,16 +209,16 @@ def _content(place: Place, read_row: ReadRow) -> Any:
 
 
 def _read(place: Place) -> bytes:
+    """The line at *place*, as `places` gave it."""
     with disk.readable(place.path), open(place.path, "rb") as stream:
         stream.seek(place.offset)
-        return stream.read(place.length)
+        return stream.read(place.length) if place.length <= jsonl.MAX_LINE else _cut(stream.read(_SHOWN))
+
+
+def _cut(data: bytes) -> bytes:
+    return data[:_SHOWN] + b"..."
 
 
 def _error(counted: Tally, name: str) -> dict[str, Any]:
     failure = counted.failures.get(name) or Failure("missing", "the provider returned no row for this request")
     return {"code": failure.code, "message": failure.message, "attempts": counted.asked.get(name, 0)}
-
-
-def _unusable(attempt: int, place: Place, reason: str, data: bytes) -> dict[str, Any]:
-    text = data.rstrip(b"\r\n").decode(errors="backslashreplace")
-    return {"attempt": attempt, "file": place.path.name, "line": place.line, "reason": reason, "raw": text}
