@@ -32,6 +32,7 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _missing_controls(values)
     yield from _replay_for_nobody(values)
     yield from _overridden_settings(values)
+    yield from _keys(values)
 
 
 def beyond_json(value: Any, place: str = "", depth: int = 0) -> Iterator[str]:
@@ -114,6 +115,18 @@ def _overridden_settings(values: Mapping[str, Any]) -> Iterator[str]:
         for key in decoding.get("extra", {}):
             if key in _OWN_SETTING:
                 yield f"{place}.extra.{key}: set it by {_OWN_SETTING[key]}"
+
+
+def _keys(values: Mapping[str, Any]) -> Iterator[str]:
+    """A config is frozen, recorded, archived and shown, so nothing that is secret may stand in it."""
+    for number, word in enumerate(values["repair"]["firectl"] or []):
+        if word.startswith("--api-key"):
+            yield (
+                f"repair.firectl[{number}]: a key does not belong in a config, which every copy of the run holds; "
+                "give it to firectl once (firectl set-api-key), or name a script that does"
+            )
+    if "@" in values["fireworks"]["base_url"].partition("://")[2].partition("/")[0]:
+        yield "fireworks.base_url: a user name or password does not belong in a config"
 
 
 def _twice(names: Iterable[str]) -> list[str]:

@@ -177,6 +177,10 @@ MISTAKES = {
     MINIMAL + 'name: "\\U00110000"': "a value that is not what it looks like (chr() arg",
     MINIMAL + 'name: "\\ud800"': "name: '\\ud800' holds half a character",
     MINIMAL + 'decoding: {extra: {"\\udc00": 1}}': "the key '\\udc00' holds half a character",
+    # a secret would be in the frozen file, the record and every archive
+    MINIMAL + "repair: {firectl: [firectl, --api-key, fw_x]}": "repair.firectl[1]: a key does not belong in a config",
+    MINIMAL + "repair: {firectl: [firectl, --api-key=fw_x]}": "repair.firectl[1]: a key does not belong in a config",
+    MINIMAL + "fireworks: {base_url: 'https://me:fw_x@api.example'}": "fireworks.base_url: a user name or password",
     # settings
     MINIMAL + "temperatres: [1]": "temperatres: unknown key; did you mean 'temperatures'?",
     MINIMAL + "provider: firewrks": "provider: 'firewrks' is not one of emulator, fireworks; did you mean 'fireworks'?",
