@@ -19,6 +19,8 @@ from pipeline.errors import SourceError
 from pipeline.items import Item, Placed
 from pipeline.scoring import benchmarks
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write in other countries, or when pasted
+
 
 def from_jsonl(path: Path, source: Mapping[str, Any]) -> Iterator[Placed]:
     """The items of a JSON Lines file. Raises SourceError."""
@@ -72,6 +74,12 @@ def _cells(source: Mapping[str, Any], place: str, header: list[str], row: list[s
 
 
 def _header(row: list[str], source: Mapping[str, Any], place: str) -> list[str]:
+    if len(row) == 1 and (other := [name for mark, name in _OTHER_SEPARATORS.items() if mark in row[0]]):
+        raise SourceError(
+            f"the header is one cell, {row[0]!r}: cells are separated by commas, not by {other[0]}.",
+            where=place,
+            hint="save the file with commas between its cells",
+        )
     if len(set(row)) != len(row):
         raise SourceError("two columns have the same name.", where=place)
     if missing := [name for name in source["fields"].values() if name not in row]:

@@ -188,6 +188,15 @@ def test_columns_and_keys_may_have_other_names(path):
     assert (item.item_id, item.question, item.answers) == ("1", "Wo?", ("hier",))
 
 
+@pytest.mark.parametrize(("mark", "called"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("fields", [{}, {"question": "Frage"}])
+def test_a_table_with_other_separators_is_told_so(path, mark, called, fields):
+    """It was told to rename its question, which could not help."""
+    text = f"id{mark}Frage{mark}answers\n1{mark}Wo?{mark}hier\n"
+    with pytest.raises(SourceError, match=f"cells are separated by commas, not by {called}"):
+        read(path, "csv", text, fields=fields)
+
+
 def test_a_passage_may_be_longer_than_the_csv_modules_limit(path):
     """Reading once stopped at 131,072 characters a field."""
     [item] = read(path, "csv", f"question,answers,context\nq,ans,{'x' * 200_000}\n")
@@ -264,7 +273,7 @@ BAD = [
     ("jsonl", [{**GOOD, "context": "c", "is_unanswerable": True}], "unanswerable, and there is an answer", "line 1"),
     ("jsonl", [{"question": "q", "is_unanswerable": True}], "there is no passage", "line 1"),
     # tables
-    ("csv", "question;answers\nq;x\n", "there is no 'question'; there are: question;answers", "line 1"),
+    ("csv", "question;answers\nq;x\n", "separated by commas, not by semicolons", "line 1"),
     ("csv", "question,gold\nq,x\n", "there is no 'answers'; there are: question, gold", "line 1"),
     ("csv", "question,answers\nWhat, now?,x\n", "3 cells under a header of 2", "line 2"),
     ("csv", "question,answers\nq,x\nq2\n", "1 cells under a header of 2", "line 3"),
