@@ -7,7 +7,7 @@ front of text that a spreadsheet might run is taken off: texts are exactly what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,7 @@ class RunData:
     """A run, its frozen config, its questions and its trials by name."""
 
     files: RunPaths
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)  # all prompts and settings: pages, where a cell ends with a run
     trials: Mapping[str, TrialData]
 
     @property

@@ -63,6 +63,13 @@ def test_a_run_is_found_by_name_and_the_latest_without(made, monkeypatch):
         load_run("nope")
 
 
+def test_a_run_is_shown_in_a_line_or_two(run):
+    """A cell that ends with it showed the whole config, prompts included."""
+    assert "samples_per_item" in run.config
+    assert "samples_per_item" not in repr(run)
+    assert all(slug in repr(run) for slug in run.trials)
+
+
 def test_reading_writes_nothing(made, run):
     before = run_kit.tree(made.run.root)
     for trial in run.trials.values():
