@@ -58,10 +58,12 @@ def require_none(found: list[str], what: str) -> None:
 
 def nearest(word: str, allowed: list[str]) -> str:
     """The end of a sentence about *word*: the valid spelling nearest to it, or all there are."""
+    return _meant(word, allowed) or (f"; allowed: {', '.join(sorted(allowed))}" if allowed else "")
+
+
+def _meant(word: str, allowed: list[str]) -> str:
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; allowed: {', '.join(sorted(allowed))}" if allowed else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _surely_valid(document: Any, name: str) -> bool:
@@ -128,9 +130,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         return
     if error.validator == "enum":
         allowed = [str(value) for value in rule if value is not None]
-        yield f"{place or 'document'}: {_shown(error.instance)} is not one of {', '.join(allowed)}" + nearest(
-            str(error.instance), allowed
-        )
+        meant = _meant(str(error.instance), allowed)
+        yield f"{place or 'document'}: {_shown(error.instance)} is not one of {', '.join(allowed)}{meant}"
         return
     if error.validator in ("anyOf", "oneOf") and error.context:
         yield from _of_branches(error.context)
