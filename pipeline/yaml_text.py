@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # What YAML reads as something else when it stands there bare (controls, line ends of Unicode, BOM, non-characters),
 # and what a terminal is shown as an escape: between double quotes both are escapes that YAML reads back.
 _UNPRINTABLE = re.compile(f"{INVISIBLE.pattern}|[\ufffe\uffff]")
+# What the library adds to a repeated key. Lists and mappings, which it has not read yet, are "[]" and "{}" there.
+_VALUES = re.compile(r' with value ".*" \(original value: ".*"\)\Z', re.DOTALL)
 
 _MOST_VALUES = 1_000_000  # a config has hundreds
 
@@ -107,4 +109,5 @@ def _problem(error: YAMLError) -> str:
         return " ".join(str(error).split())
     begun = f"{error.context}, " if error.context and error.problem.startswith("but ") else ""
     mark = error.problem_mark
-    return f"{begun}{error.problem} at line {mark.line + 1}, column {mark.column + 1}"
+    problem = _VALUES.sub("", error.problem)
+    return f"{begun}{problem} at line {mark.line + 1}, column {mark.column + 1}"
