@@ -13,9 +13,9 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import actions, console, foreign, jsonl, plain, sources
+from pipeline import actions, console, foreign, graph, jsonl, plain, sources
 from pipeline.custom_id import CLOSED, OPEN
-from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip
+from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, base
 from pipeline.done import inputs_changed, stale_requests, unsent_parts
 from pipeline.errors import BudgetExceeded, DamagedArtifact, Refused, TrialmakeError
 from pipeline.opening import config_path
@@ -147,6 +147,11 @@ def _tasks(phases: Iterable[str], slugs: Iterable[str]) -> list[str]:
 def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> Iterator[Refuse]:
     """Why inputs that no phase before this one will make anew are not to be used."""
     yield from (refused for name, refused in foreign.inputs(question) if name not in moving)
+    if isinstance(decision, Run | Repair):
+        for name, writer, _ in graph.sources(question.phase, question.slugs):
+            if name not in moving and question.workspace.fingerprints.look(name) is None:
+                run = f"run {writer.name} first: doit resume rid={question.workspace.rid}"
+                yield Refuse(f"needs {base(name)}, which is not there; {run}")
     if question.phase.name == "submit" and isinstance(decision, Run):  # a list of parts that is damaged has been told
         stale = stale_requests(question.workspace, question.slug)
         if stale is not None and question.relative(question.trial.index) not in moving:

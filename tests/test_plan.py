@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from contextlib import contextmanager
 
@@ -332,6 +333,16 @@ def test_a_yes_is_wanted_where_one_can_be_said(folder, monkeypatch):
 
 
 # --- choosing, and the two ways to read it --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [{"only": "submit"}, {"from": "submit"}, {"only": "parse"}])
+def test_a_phase_whose_input_nobody_will_write_is_refused(folder, words):
+    """Without a list of parts `only=submit` planned all requests; the command refused, and sent nothing."""
+    start("prepare")
+    found = planned(rid="r1", **words)
+    assert (found.requests, found.steps[0].verb) == (0, "refuse")
+    assert re.search(r"needs \S+, which is not there; run \w+ first: doit resume rid=r1", found.steps[0].reason)
+    assert {step.verb for step in found.steps[1:]} <= {"not reached"}
 
 
 def test_only_the_chosen_cells_are_planned(folder):
