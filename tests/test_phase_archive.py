@@ -173,6 +173,18 @@ def test_a_raw_file_that_is_not_what_was_downloaded_is_named_and_left_out(done):
     ]  # fmt: skip
 
 
+def test_a_link_out_of_the_run_is_named_and_not_followed(done, tmp_path):
+    """Whatever it led to, a file of keys too, was packed and given away with the results."""
+    secret = tmp_path / "auth.ini"
+    secret.write_text("api_key = canary-7f3a9c51e2")
+    figure, raw = done.paths.figures / "mine.svg", done.paths.part("t0_control_p01").attempt(1) / "BIJOutputSet.2.jsonl"
+    for link in (figure, raw):
+        link.symlink_to(secret)
+    assert done.archive().artifacts["left_out"] == sorted(map(done.paths.relative, (figure, raw)))
+    assert len([line for line in done.said if "a link that leads out of the run" in line]) == 2
+    assert b"canary" not in gzip.decompress(done.paths.archive.read_bytes())
+
+
 def test_a_failing_disk_leaves_the_old_archive(done):
     done.archive()
     old = done.paths.archive.read_bytes(), done.paths.checksums.read_bytes()

@@ -27,6 +27,7 @@ def archive(
 ) -> Outcome:
     """Write the archive and `SHA256SUMS`; raw files that are not as they were downloaded stay outside and are named.
 
+    So do links out of the run, whose targets may be anything: an archive is given to others.
     Raises ContractBroken when another file that belongs into it is not there.
     """
     doubtful = dict(_doubtful(paths, index, fingerprints))
@@ -35,7 +36,12 @@ def archive(
             f"{path.relative_to(run.root).as_posix()}: {problem}, so it stays outside the archive; "
             "the answers it held are in results.jsonl"
         )
-    files = sorted(set(_files(run, paths, index)) - doubtful.keys(), key=lambda path: path.as_posix())
+    held = set(_files(run, paths, index)) - doubtful.keys()
+    strangers = {path for path in held if path.is_symlink() and not path.resolve().is_relative_to(run.root.resolve())}
+    for path in sorted(strangers):
+        name = path.relative_to(run.root).as_posix()
+        say(f"{name}: a link that leads out of the run, so it stays outside the archive")
+    files = sorted(held - strangers, key=lambda path: path.as_posix())
     if gone := [path.relative_to(run.root).as_posix() for path in files if not path.is_file()]:
         raise ContractBroken(
             f"{len(gone)} files that belong into the archive are not there, e.g. {gone[0]}.",
@@ -61,7 +67,7 @@ def archive(
     return Outcome(
         {paths.archive: Output(target.written), paths.checksums: Output(sums, len(lines))},
         {"archive": paths.relative(paths.archive), "files": len(files)}
-        | ({"left_out": sorted(paths.relative(path) for path in doubtful)} if doubtful else {}),
+        | ({"left_out": sorted(map(paths.relative, left_out))} if (left_out := {*doubtful, *strangers}) else {}),
     )
 
 
