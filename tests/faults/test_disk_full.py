@@ -33,11 +33,16 @@ _SAID = re.compile(r"No space left on device|database or disk is full|unable to 
 
 
 @pytest.mark.skipif(not FULL.is_char_device(), reason="there is no /dev/full")
-def test_a_device_that_is_full_is_one_clear_error_and_the_old_file(tmp_path):
+def test_a_device_that_is_full_is_one_clear_error_and_the_old_file(tmp_path, monkeypatch):
     """The bytes wait in a buffer until the fsync: the kernel's refusal must not get lost there."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    (tmp_path / ".file.tmp").symlink_to(FULL)
+
+    def created(temporary):
+        temporary.symlink_to(FULL)
+        return open(temporary, "wb")
+
+    monkeypatch.setattr(disk, "_created", created)
     with pytest.raises(DiskTrouble, match=r"file: could not be written \(No space left on device\)") as trouble:
         disk.write_bytes(path, b"new")
     assert "Next: free space" in str(trouble.value)
