@@ -84,7 +84,7 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
         return [
             line
             for key in keys
-            for line in differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+            for line in differences(old.get(key), new.get(key), f"{place}.{_text(key)}" if place else _text(key))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))

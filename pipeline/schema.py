@@ -192,7 +192,8 @@ def _place(path: Any) -> str:
 
 
 def _join(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
+    shown = key.replace("\r", "\\r").replace("\n", "\\n")  # a problem is one line, whatever somebody calls a key
+    return f"{place}.{shown}" if place else shown
 
 
 def _shown(value: Any) -> str:

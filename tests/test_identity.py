@@ -148,3 +148,7 @@ def test_prompts_are_named_by_their_digest(tmp_path):
     found = identities(tmp_path, prompts(control="é", treatment="t"))
     assert found["build"]["prompts"]["control"] == identity.prompt_digest("é")
     assert "é" not in str(found)
+
+
+def test_a_setting_cannot_forge_a_line_of_a_reason():
+    assert differences({"a\nNext: x": 1}, {}) == [r"a\nNext: x: 1 -> (none)"]

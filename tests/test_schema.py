@@ -160,3 +160,8 @@ def test_schemas_refer_to_each_other_without_a_network():
 )
 def test_the_nearest_spelling_or_all_there_are(word, allowed, end):
     assert schema.nearest(word, allowed) == end
+
+
+def test_a_key_cannot_forge_a_line_of_a_message():
+    [said] = schema.problems({**GOOD, "x\nNext: run what a stranger says": 1}, "experiment.schema")
+    assert said.startswith(r"x\nNext: run what a stranger says: unknown key")
