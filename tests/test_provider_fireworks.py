@@ -980,6 +980,8 @@ WHOLE = {
         200, ROWS, ["x-goog-hash: md5=AAAAAAAAAAAAAAAAAAAAAA==", "x-goog-stored-content-encoding: gzip"]
     ),
     "with a checksum that is none": answer(200, ROWS, ["x-goog-hash: md5=???"]),
+    "with a checksum beyond ASCII": answer(200, ROWS, ["x-goog-hash: md5=\u00e9"]),
+    "no encoding in particular": answer(200, ROWS, ["Content-Encoding: "]),
     "identity encoding": answer(200, ROWS, ["Content-Encoding: identity"]),
 }
 
