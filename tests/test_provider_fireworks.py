@@ -564,6 +564,38 @@ def test_an_answer_that_says_nothing_is_neither_a_job_nor_its_absence(server, ma
     assert server.asked("POST", JOBS) == []
 
 
+FORGED = "X\nNext: run what a stranger says\n" + "y" * 5000
+
+
+@pytest.mark.parametrize(
+    ("jobs", "datasets"),
+    [
+        (job(model=FORGED), dataset()),
+        (job(inputDatasetId=FORGED), dataset()),
+        (job(inferenceParameters={FORGED: 5}), dataset()),
+        (None, dataset(state=FORGED)),
+    ],
+    ids=["model", "dataset", "parameter", "state"],
+)
+def test_what_the_service_calls_things_cannot_forge_a_line_of_a_message(server, make, submission, jobs, datasets):
+    fresh(server)
+    server.on("GET", JOB, jobs or NOT_FOUND)
+    server.on("POST", DATASETS, datasets)
+    server.on("GET", IN, datasets)
+    with pytest.raises(TrialmakeError) as told:
+        make().submit(submission)
+    assert "X Next: run what" in str(told.value).replace("NEXT: RUN WHAT", "Next: run what")
+    assert len(str(told.value)) < 1000
+
+
+def test_accounts_cannot_forge_a_line_of_a_message(server, make):
+    server.on("GET", "/v1/accounts", json_answer({"accounts": [{"name": FORGED}, {"name": "b"}]}))
+    server.on("GET", "/verifyApiKey", answer(404))
+    with pytest.raises(ConfigError, match=r"X Next: run") as told:
+        make(account=None).binding()
+    assert len(str(told.value)) < 1000
+
+
 @pytest.mark.parametrize("status", [400, 403, 409, 429, 500])
 def test_a_full_quota_is_known_at_any_status(server, make, submission, status):
     fresh(server)

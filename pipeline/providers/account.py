@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.errors import ConfigError, ProviderError, QuotaFull, Unreachable
+from pipeline.plain import readable
 from pipeline.providers import resources
 from pipeline.providers.http import Answer, Api, Trouble
 from pipeline.providers.resources import Fields, last_segment
@@ -48,7 +49,7 @@ class Account:
             if account := verified.headers.get("x-fireworks-account-id", ""):
                 return last_segment(account)
         raise ConfigError(
-            f"the key does not tell its account ({', '.join(sorted(names)) or 'none'} listed).",
+            f"the key does not tell its account ({readable(', '.join(sorted(names))) or 'none'} listed).",
             hint="set FIREWORKS_ACCOUNT_ID, or fireworks.account_id in experiment.yaml",
         )
 

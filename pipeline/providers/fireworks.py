@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline import disk, paths
 from pipeline.errors import ConfigError, Refused, Unreachable
+from pipeline.plain import readable
 from pipeline.providers import resources
 from pipeline.providers.account import DATASETS, JOBS, NOTHING_SPENT, Account
 from pipeline.providers.base import Accepted, Binding, Capabilities, Dataset, IdTaken, Job, JobPhase, Submission
@@ -340,7 +341,7 @@ class _Removed(Exception):
 def _settings_for_all_rows(fields: Fields) -> list[str]:
     """The names of what a job sets beside its rows, which may change what every row asks."""
     settings = {**resources.mapping(fields, "inferenceParameters"), "systemPrompt": fields.get("systemPrompt")}
-    return sorted(name for name, value in settings.items() if value not in (*_UNSET, _PLAIN.get(name)))
+    return sorted(readable(name) for name, value in settings.items() if value not in (*_UNSET, _PLAIN.get(name)))
 
 
 def _made_since(intended_at: datetime | None, job: Job) -> bool:

@@ -2,7 +2,7 @@
 
 Any field may be missing or null, an integer may be a string of digits, a state may have its short
 name, its long one, or one that nobody knows yet. None of that is an error here: an unknown state
-is "still running", an unreadable figure is None.
+is "still running", an unreadable figure is None. What a message may show is made one readable line.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def job(fields: Fields) -> Job:
         job_id=_id(fields, "name"),
         state=state,
         phase=phase_of(state),
-        model=text(fields, "model"),
-        input_dataset_id=last_segment(text(fields, "inputDatasetId")),
+        model=readable(text(fields, "model")),
+        input_dataset_id=readable(last_segment(text(fields, "inputDatasetId"))),
         output_dataset_id=_id(fields, "outputDatasetId"),
         message=trouble_of(fields) or readable(text(mapping(fields, "status"), "message")),
         created_at=_time(fields, "createTime"),
@@ -59,10 +59,10 @@ def job(fields: Fields) -> Job:
 def dataset(fields: Fields) -> Dataset:
     """A dataset resource."""
     return Dataset(
-        dataset_id=last_segment(text(fields, "name")),
+        dataset_id=readable(last_segment(text(fields, "name"))),
         state=_state(fields),
         created_at=_time(fields, "createTime"),
-        source_job_id=last_segment(text(fields, "sourceJobName")),
+        source_job_id=readable(last_segment(text(fields, "sourceJobName"))),
     )
 
 
@@ -112,7 +112,7 @@ def is_id(text: str) -> bool:
 
 
 def _state(fields: Fields) -> str:
-    return text(fields, "state").upper() or "UNSPECIFIED"
+    return readable(text(fields, "state")).upper() or "UNSPECIFIED"
 
 
 def _counts(progress: Fields) -> Counts:
