@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pipeline.emulator.config import Config as EmulatorConfig
     from pipeline.parts import Index
     from pipeline.providers.base import Provider
-    from pipeline.queue.budget import Planned
     from pipeline.queue.context import Context
     from pipeline.queue.drive import Queue
+    from pipeline.queue.estimates import Planned
     from pipeline.session import Session
 
 Action = Callable[["Session", str, Mapping[str, str]], Outcome]

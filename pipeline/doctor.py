@@ -19,7 +19,7 @@ from pipeline import config as configuration
 from pipeline import environment, paths, sources
 from pipeline.config import Config
 from pipeline.errors import AuthError, TrialmakeError, Unreachable
-from pipeline.queue.budget import Price
+from pipeline.queue.estimates import Price
 from pipeline.record import base_of
 from pipeline.starter import EDITOR_SCHEMA
 

@@ -23,8 +23,8 @@ from pipeline.parts import group_of, temperature_label
 from pipeline.paths import RunPaths
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
-from pipeline.queue import budget
-from pipeline.queue.budget import Estimate, Planned, Price
+from pipeline.queue import budget, estimates
+from pipeline.queue.estimates import Estimate, Planned, Price
 from pipeline.queue.settling import is_untouched, left_behind
 from pipeline.session import Session
 from pipeline.trials import Trial
@@ -246,7 +246,7 @@ def _unsent(session: Session, slug: str) -> Iterator[Unsent]:
         if _is_sent(work, slug, part.part):
             continue
         if isinstance(building, Skip):
-            estimate = budget.estimate(work.trial_paths(slug).part_requests(part.part))
+            estimate = estimates.of_requests(work.trial_paths(slug).part_requests(part.part))
         else:
             estimate = _unbuilt(session, trial, part.temp, part.condition).share(part.rows)
         yield Unsent(slug, part.part, estimate, anew=is_untouched(work, slug, part.part))
@@ -273,11 +273,11 @@ def _sent_rows(work: Workspace, slug: str, group: str) -> int:
 
 def _unbuilt(session: Session, trial: Trial, temperature: float, condition: str) -> Estimate:
     """What build would write of one temperature and condition."""
-    total = budget.NOTHING
+    total = estimates.NOTHING
     for question, context in _questions(session):
         kind = CLOSED if context is None else OPEN
         asked = messages(trial.prompts[condition], question, context)
-        total += budget.estimate_body({**body(trial, temperature, kind), "messages": asked}, trial.samples)
+        total += estimates.of_body({**body(trial, temperature, kind), "messages": asked}, trial.samples)
     return total
 
 

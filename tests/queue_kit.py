@@ -31,9 +31,9 @@ from pipeline.phases.submit import submit
 from pipeline.providers.fireworks import Fireworks
 from pipeline.providers.http import Pace
 from pipeline.providers.rows import read_row
-from pipeline.queue.budget import Planned
 from pipeline.queue.context import Collaborators, Context, Options
 from pipeline.queue.drive import Queue
+from pipeline.queue.estimates import Planned
 from pipeline.queue.progress import Progress
 from pipeline.record import read_record
 from pipeline.secret import Secret

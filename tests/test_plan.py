@@ -16,7 +16,7 @@ from pipeline import graph, ledger, opening, plain, plan, request
 from pipeline.errors import UsageError
 from pipeline.paths import RunPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
-from pipeline.queue import attempts, budget
+from pipeline.queue import attempts, estimates
 
 PRICES = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
 GRID = {"temperatures": [0, 0.5], "samples_per_item": 3, "decoding": {"max_tokens": 10}}
@@ -113,9 +113,9 @@ def test_asking_writes_nothing(folder):
 def test_the_estimate_before_build_is_that_of_the_requests_build_writes(folder):
     before = planned()
     start("prepare", "build")
-    total = budget.NOTHING
+    total = estimates.NOTHING
     for path in TRIAL.inputs.glob("t*.jsonl"):
-        total += budget.estimate(path)
+        total += estimates.of_requests(path)
     assert (before.requests, before.input_tokens, before.output_tokens) == (
         total.rows, total.input_tokens, total.output_expected,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from pipeline import config
 from pipeline.errors import BudgetExceeded
 from pipeline.ledger import ID_TAKEN, Attempt
 from pipeline.providers.base import Binding, JobPhase
-from pipeline.queue import budget
-from pipeline.queue.budget import NOTHING, Estimate, Planned, Price
+from pipeline.queue import budget, estimates
+from pipeline.queue.estimates import NOTHING, Estimate, Planned, Price
 
 PRICED = {"models": {"lab/small": {"input_per_mtok": 4, "output_per_mtok": 20}}}
 PRICE = Price(2e-6, 1e-5, 1e-6)
@@ -71,7 +71,7 @@ def body(*texts, **limits):
 
 def test_an_estimate_by_hand():
     """480 characters: 100, 120, 150 tokens, and 4 for each of two messages; 30 % of the limit, or all of it."""
-    found = budget.estimate_body(body("x" * 400, "y" * 80, max_tokens=100), 3)
+    found = estimates.of_body(body("x" * 400, "y" * 80, max_tokens=100), 3)
     assert found == Estimate(3, 3 * 108, 3 * 128, 3 * 158, 3 * 30, 3 * 100)
     low, expected, high = found.usd(PRICE)
     assert low == pytest.approx(324 * 2e-6)
@@ -81,8 +81,8 @@ def test_an_estimate_by_hand():
 
 
 def test_without_a_limit_one_is_assumed_and_a_small_one_still_costs():
-    assert budget.estimate_body(body("x"), 1).output_tokens == 512
-    assert budget.estimate_body(body("x", max_tokens=1), 1).output_expected == 1
+    assert estimates.of_body(body("x"), 1).output_tokens == 512
+    assert estimates.of_body(body("x", max_tokens=1), 1).output_expected == 1
 
 
 def test_a_file_is_estimated_row_by_row(quick_path):
@@ -90,8 +90,8 @@ def test_a_file_is_estimated_row_by_row(quick_path):
     rows = small.requests("t0_control_p01")
     expected = NOTHING
     for row in rows:
-        expected += budget.estimate_body(row["body"], 1)
-    found = budget.estimate(small.paths.part_requests("t0_control_p01"))
+        expected += estimates.of_body(row["body"], 1)
+    found = estimates.of_requests(small.paths.part_requests("t0_control_p01"))
     assert found == expected
     assert (found.rows, found.output_tokens) == (4, 40)
 
@@ -104,15 +104,15 @@ def test_estimates_add_up(one, other):
     total = one + other
     assert total == other + one
     assert one + NOTHING == one
-    assert total.usd(PRICE) == pytest.approx(budget.add(one.usd(PRICE), other.usd(PRICE)))
+    assert total.usd(PRICE) == pytest.approx(estimates.add(one.usd(PRICE), other.usd(PRICE)))
 
 
 def test_the_intent_keeps_the_most_it_may_cost():
     found = Estimate(1, 10, 20, 30, 5, 50)
-    assert budget.ledger_estimate(found, PRICE) == {
+    assert estimates.ledger_estimate(found, PRICE) == {
         "input_tokens": 30, "output_tokens": 50, "usd": pytest.approx(30 * 2e-6 + 50 * 1e-5),
     }  # fmt: skip
-    assert budget.ledger_estimate(found, UNKNOWN)["usd"] is None
+    assert estimates.ledger_estimate(found, UNKNOWN)["usd"] is None
 
 
 def test_a_plan_of_several_parts_has_one_price_or_none():

@@ -40,7 +40,7 @@ from pipeline.errors import (
     Unreachable,
 )
 from pipeline.providers.base import Submission
-from pipeline.queue import attempts, budget
+from pipeline.queue import attempts, budget, estimates
 
 CONTROL = "m-p/t0_control_p01"
 PRICED = {"models": {"m": {"input_per_mtok": 10.0, "output_per_mtok": 40.0}}}
@@ -1075,4 +1075,4 @@ def test_requests_that_are_not_those_of_their_intent_written_anew_either_are_not
 def test_the_estimate_counts_bytes_so_that_no_script_of_the_world_is_underestimated():
     """A Chinese character is about one token; by characters it passed for a quarter of one."""
     body = {"messages": [{"role": "user", "content": "谁发现了这个元素" * 50}], "max_tokens": 10}
-    assert budget.estimate_body(body, 1).input_high >= 350
+    assert estimates.of_body(body, 1).input_high >= 350

@@ -26,7 +26,7 @@ from pipeline.paths import TrialPaths
 from pipeline.phases import Outcome, Output
 from pipeline.predictions import ERROR
 from pipeline.queue import budget
-from pipeline.queue.budget import Price, Tokens
+from pipeline.queue.estimates import Price, Tokens
 from pipeline.trials import Trial
 
 SCHEMA = "costs.schema"

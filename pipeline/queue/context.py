@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pipeline import ledger
 from pipeline.errors import TrialmakeError
 from pipeline.providers.base import Provider
-from pipeline.queue.budget import Planned
+from pipeline.queue.estimates import Planned
 from pipeline.queue.merge import ReadRow
 from pipeline.queue.progress import Progress
 from pipeline.workspace import Workspace

@@ -29,8 +29,8 @@ from pipeline.errors import (
     Unreachable,
 )
 from pipeline.parts import Index
-from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
+from pipeline.queue.estimates import Price
 from pipeline.queue.outage import Outage
 from pipeline.queue.progress import Pace, Progress, duration
 from pipeline.queue.spending import Spending

@@ -12,9 +12,9 @@ from pipeline import done
 from pipeline.decision import Repair, Run
 from pipeline.errors import BudgetExceeded, Refused
 from pipeline.ledger import ID_TAKEN
-from pipeline.queue import budget
-from pipeline.queue.budget import Planned, Price
+from pipeline.queue import budget, estimates
 from pipeline.queue.context import Context
+from pipeline.queue.estimates import Planned, Price
 from pipeline.queue.work import Work
 
 Key = tuple[str, str]  # a trial and one of its parts
@@ -48,7 +48,7 @@ class Spending:
         owed = {key: work for key, work in due.items() if key not in self._agreed}
         for (slug, _), work in owed.items():
             price = Price.of(self.context.workspace.config, self.context.workspace.trials[slug])
-            estimate = budget.estimate(work.owed_requests())
+            estimate = estimates.of_requests(work.owed_requests())
             planned = planned.with_part(estimate, price, slug)
             if usd := estimate.usd(price):
                 expected[slug] = expected.get(slug, 0.0) + usd[1]

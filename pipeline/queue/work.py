@@ -18,10 +18,10 @@ from pipeline.ledger import ID_TAKEN, Attempt, Ledger
 from pipeline.parts import Part
 from pipeline.paths import PartPaths, TrialPaths
 from pipeline.providers.base import Counts, IdTaken, Job, JobPhase, Submission
-from pipeline.queue import attempts, budget
+from pipeline.queue import attempts, estimates
 from pipeline.queue.attempts import NOT_FOUND
-from pipeline.queue.budget import Price
 from pipeline.queue.context import Context
+from pipeline.queue.estimates import Price
 from pipeline.queue.merge import Tally
 from pipeline.queue.outage import Outage
 from pipeline.queue.recovery import Ladder, ResultsLost
@@ -251,11 +251,11 @@ class Work:
             raise self._changed(requests)
         submission = attempts.submission(work.rid, self.paths, self.part, number, trial.model, requests, sha256, rows)
         price = Price.of(work.config, trial)
-        planned = budget.estimate(requests)
+        planned = estimates.of_requests(requests)
         usd = planned.usd(price)
         check_budget(None if usd is None else usd[2], self.name)
         binding = self.context.provider().binding()
-        estimate = budget.ledger_estimate(planned, price)
+        estimate = estimates.ledger_estimate(planned, price)
         ledger.intend(self.files.ledger, number, submission, sha256, binding, estimate, self.context.hands.now())
 
     def _ask(self, attempt: Attempt) -> None:
