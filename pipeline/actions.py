@@ -273,9 +273,9 @@ def asks_above(session: Session, planned: Planned) -> float | None:
 
 def nobody_to_ask(session: Session, planned: Planned) -> Refused:
     """Why *planned*, which wants a yes, is not submitted where nobody can say one."""
-    threshold = session.workspace.config["budget"]["confirm_above_usd"]
+    threshold = plain.usd(session.workspace.config["budget"]["confirm_above_usd"])
     return Refused(
-        f"this would submit requests {planned.cost}{_before(planned)}, above budget.confirm_above_usd = {threshold:g}, "
+        f"this would submit requests {planned.cost}{_before(planned)}, above budget.confirm_above_usd = {threshold}, "
         f"and nobody can be asked {'by a worker of -n' if session.has_workers else 'here'}.",
         kept=_kept(planned),
         # Said again where it was said: by queue.requeue of the config they might be left unasked.

@@ -342,4 +342,5 @@ def _limit(planned: Plan, limit: float) -> str:
     most = planned.added_usd + planned.committed_usd
     before = f" with {plain.usd(planned.committed_usd)} spent or committed" if planned.committed_usd else ""
     verdict = "allows it" if most <= limit else "would stop it"
-    return f"budget.max_usd = {plain.usd(limit)} {verdict}: at most {plain.usd(planned.added_usd)}{before}"
+    rest = "" if most <= limit else "; parts are sent for as long as the next one fits"
+    return f"budget.max_usd = {plain.usd(limit)} {verdict}: at most {plain.usd(planned.added_usd)}{before}{rest}"

@@ -1086,7 +1086,7 @@ def test_spending_that_nobody_agreed_to_is_refused_for_every_trial(quick_path):
     folder = tiny(quick_path / "dear", two_trials() + "budget: {confirm_above_usd: 0}\n")
     refused = doit(folder, *START)
     assert refused.code == 2
-    assert "above budget.confirm_above_usd = 0, and nobody can be asked here." in refused.out
+    assert "above budget.confirm_above_usd = $0.00, and nobody can be asked here." in refused.out
     assert not (run_folder(folder) / ".emulator").exists()
     agreed = doit(folder, "resume", f"rid={RID}", "yes=1", "to=parse")
     assert agreed.code == 0

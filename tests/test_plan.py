@@ -269,6 +269,7 @@ def test_the_plan_says_what_the_budget_would_say(folder, limit, prices, said, ve
     text = "\n".join(plan.as_text(found))
     assert ("budget.max_usd" in text) is (limit is not None)
     assert said in text
+    assert ("for as long as the next one fits" in text) is (said == "would stop it")
 
 
 def test_a_part_whose_intent_is_counted_does_not_count_again(folder):

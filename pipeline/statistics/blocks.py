@@ -118,7 +118,7 @@ def _remarks(pairs: Pairs, samples: dict[str, Any], unit: str) -> list[str]:
     if len(pairs.unpaired):
         remarks.append(f"unpaired: {len(pairs.unpaired)} items stand in one condition only and are left out")
     if not isinstance(samples["missing_p_value"], Undefined) and samples["missing_p_value"] < 0.05:
-        remarks.append("missing_differs: one condition lacks more responses; see the bounds beside each mean")
+        remarks.append("missing_differs: one condition lacks more responses; `bounds_delta` allows for them")
     if unit != "none" and len(np.unique(pairs.cluster)) < len(pairs.item):
         remarks.append(
             f"clustered: items share a {unit}; `primary`, `cluster`, `tost` and `meta` allow for that, "
