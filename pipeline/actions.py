@@ -38,7 +38,10 @@ _SERVICE_OUTAGE = 6 * 3600.0  # seconds: a night's maintenance or a router's bad
 def _prepare(session: Session, _slug: str, _inputs: Mapping[str, str]) -> Outcome:
     from pipeline.phases.prepare import prepare
 
-    return prepare(session.workspace.paths, session.workspace.config)
+    work = session.workspace
+    # Where the record tells what was asked, done.py has compared it.
+    asked = {} if session.question("prepare", "").stage.settings else work.items_asked()
+    return prepare(work.paths, work.config, asked)
 
 
 def _build(session: Session, slug: str, inputs: Mapping[str, str]) -> Outcome:

@@ -16,7 +16,7 @@ from pipeline import config as configuration
 from pipeline import disk, fingerprints, identity, jsonl, manifest, parts, runs
 from pipeline.config import Config
 from pipeline.errors import DamagedArtifact, Refused
-from pipeline.manifest import COMPLETED, LEGACY, Stage
+from pipeline.manifest import COMPLETED, IN_PROGRESS, LEGACY, Stage
 from pipeline.parts import Index
 from pipeline.paths import RunPaths, resource
 from pipeline.record import Record, read_record, relative_base
@@ -118,9 +118,9 @@ def _configs(run: RunPaths) -> Iterator[Config]:
 
 
 def _prepared(run: RunPaths, config: Config, indexes: Sequence[Index]) -> dict[str, Stage]:
-    """prepare's stage when its question files are gone and a list of parts shows which items it wrote.
+    """prepare's stage when a list of parts shows which items it wrote.
 
-    With the question files there it is left open: reading them again shows whether they are still the same.
+    It is done when its question files are gone. Else they are read again, to see whether they are still the same.
     """
     digests: dict[str, str | None] = {}
     for source in config["sources"]:
@@ -134,7 +134,8 @@ def _prepared(run: RunPaths, config: Config, indexes: Sequence[Index]) -> dict[s
             return {}
         outputs[name] = {"sha256": inputs[name], "size": path.stat().st_size, "rows": sum(1 for _ in jsonl.lines(path))}
     if None not in digests.values():
-        return {}
+        reread = "its record was lost, so the question files are read again"
+        return {"prepare": Stage(status=IN_PROGRESS, updated_at=manifest.utc_now(), outputs=outputs, error=reread)}
     settings = identity.of_prepare(config, digests)
     stage = Stage(
         status=COMPLETED,

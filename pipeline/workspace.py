@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +192,14 @@ class Workspace:
             return True
         groups = self.manifest(slug).document["jobs"].values() if slug in self.trials else ()
         return any(job is not None for group in groups for job in group)
+
+    def items_asked(self) -> Mapping[str, str]:
+        """name -> sha256 of the items that a submitted trial was built from; empty where no list of parts tells."""
+        for slug in (*self.trials, *self.gone_trials()):
+            with suppress(DamagedArtifact):
+                if self.submitted(slug) and (index := self.index(slug)) is not None and index.inputs:
+                    return index.inputs
+        return {}
 
     def first_attempts(self, slug: str) -> dict[str, Attempt]:
         """part -> the first attempt that its ledger knows, of every part of the trial that has an intent."""

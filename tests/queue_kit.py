@@ -375,7 +375,7 @@ def _template(layout: Layout) -> Path:
     checked = config.check(document, base=folder, where="test")
     run = RunPaths.of("lab", folder / "experiments")
     runs.create(run, checked, "2026-01-01T00:00:00+00:00")
-    prepare(run, checked)
+    prepare(run, checked, {})
     _build(run)
     return run.root
 

@@ -63,7 +63,7 @@ class SmallTrial:
         self.questions.write_text("".join(json.dumps(item) + "\n" for item in items))
 
     def prepare(self) -> Outcome:
-        return prepare(self.run, self.config)
+        return prepare(self.run, self.config, {})
 
     def build(self, submitted: Mapping[str, str] | None = None) -> Index:
         """Build, and the index as it stands then."""

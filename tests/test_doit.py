@@ -826,6 +826,29 @@ def test_what_was_never_submitted_is_not_submitted_by_who_chose_the_phases_after
     assert len(jobs(fresh)) == 2 * len(sent)
 
 
+def test_a_trial_is_not_asked_other_questions_than_another_was_where_the_record_is_lost(fresh):
+    """The trial that had been submitted was refused, and the other built with the questions of today, and paid."""
+    (fresh / "experiment.yaml").write_text(two_trials())
+    assert doit(fresh, *START, "to=submit", f"trial={TRIAL}").code == 0
+    sent, questions = jobs(fresh), fresh / "closed.jsonl"
+    before = questions.read_bytes()
+    questions.write_bytes(before + b'{"id": "late", "question": "Who came late?", "answers": ["a goose"]}\n')
+    (run_folder(fresh) / "run.json").unlink()
+    for words in ([], [f"trial={OTHER}"]):
+        refused = doit(fresh, "to=submit", *words)
+        assert refused.code == 2
+        assert "closed_book.jsonl: the questions, or how they cluster, are not those that were submitted" in refused.out
+        assert jobs(fresh) == sent
+    gone_on = doit(fresh, "from=build", "to=submit")
+    assert gone_on.code == 0, gone_on.out
+    assert len(jobs(fresh)) == 2 * len(sent)
+    requests = [sorted((run_folder(fresh) / slug / "batch_inputs").glob("t0_*")) for slug in (TRIAL, OTHER)]
+    assert [path.read_bytes() for path in requests[0]] == [path.read_bytes() for path in requests[1]]
+    questions.write_bytes(before)
+    assert doit(fresh, "to=submit").code == 0
+    assert len(jobs(fresh)) == 2 * len(sent)
+
+
 EXPIRED = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
 
 

@@ -6,15 +6,20 @@ them may be empty, never both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline import disk, jsonl, sources
 from pipeline.config import Config
-from pipeline.errors import SourceError
+from pipeline.errors import Refused, SourceError
 from pipeline.paths import RunPaths
 from pipeline.phases import Outcome, Output
 
 
-def prepare(run: RunPaths, config: Config) -> Outcome:
-    """Write the prepared items. Raises SourceError naming file and line; then nothing is replaced."""
+def prepare(run: RunPaths, config: Config, asked: Mapping[str, str]) -> Outcome:
+    """Write the prepared items. *asked*, name -> sha256, are those that were submitted where nothing else tells.
+
+    Raises SourceError naming file and line, or Refused for other items than were asked; then nothing is replaced.
+    """
     cluster = config["statistics"]["cluster"]
     counts = {run.closed_book: 0, run.open_book: 0}
     disk.make_folder(run.prepared)
@@ -26,6 +31,15 @@ def prepare(run: RunPaths, config: Config) -> Outcome:
                 counts[path] += 1
         if not any(counts.values()):
             raise SourceError("the sources hold no items.", where=str(run.config), hint="check the paths and limits")
+        for path, written in ((run.closed_book, closed), (run.open_book, opened)):
+            if asked.get(path.relative_to(run.root).as_posix(), sha256 := written.stream.sha256) != sha256:
+                raise Refused(
+                    "the questions, or how they cluster, are not those that were submitted, whose record is lost.",
+                    where=str(path),
+                    kept="The prepared items are as they were. Nothing was sent.",
+                    hint="put back the question files and statistics.cluster, or go on with the prepared items: "
+                    f"doit resume rid={run.rid} from=build",
+                )
     return Outcome(
         {
             run.closed_book: Output(closed.written, counts[run.closed_book]),
