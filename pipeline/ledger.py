@@ -76,12 +76,16 @@ class Ledger:
     @property
     def first(self) -> Attempt | None:
         """The attempt that asked for the whole part; None also where the line of its intent is damaged."""
-        return next((attempt for attempt in self.attempts if attempt.number == 1), None)
+        return self.attempt(1)
 
     @property
     def last(self) -> Attempt | None:
         """The newest attempt."""
         return self.attempts[-1] if self.attempts else None
+
+    def attempt(self, number: int) -> Attempt | None:
+        """The attempt of this *number*; None where the ledger does not know it."""
+        return next((attempt for attempt in self.attempts if attempt.number == number), None)
 
 
 def read(path: Path) -> Ledger:

@@ -129,7 +129,7 @@ def _parts(context: Context) -> Iterator[Work]:
 
 
 def _verdict(work: Work, name: Name) -> str:
-    if any(attempt.number == name.attempt for attempt in work.book.attempts):
+    if work.book.attempt(name.attempt) is not None:
         return STALE  # that attempt has another id
     if work.job_id(name.attempt) == name.job_id:
         return WANTED

@@ -157,14 +157,13 @@ class Settling:
         A file that lost a whole line still reads as one of requests.
         """
         work = self.context.workspace
-        book = work.ledger(self.paths.slug, self.part.part)
-        meant = next((attempt.requests_sha256 for attempt in book.attempts if attempt.number == number), None)
-        if meant is None or work.fingerprints.sha256(path) == meant:
+        attempt = work.ledger(self.paths.slug, self.part.part).attempt(number)
+        if attempt is None or work.fingerprints.sha256(path) == attempt.requests_sha256:
             return False
         digest = disk.Digest()
         for line in attempts.request_lines(self.paths, self.part, self._owed_before(number)):
             digest.add(line)
-        return digest.sha256 == meant
+        return digest.sha256 == attempt.requests_sha256
 
     def write_requests(self, number: int) -> None:
         """Write the requests of attempt *number*: the rows that all attempts before it left owed."""

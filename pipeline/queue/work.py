@@ -153,7 +153,7 @@ class Work:
         number = self._next
         self.owed_requests()
         self._intend(number, check_budget)
-        attempt = self._attempt(number)
+        attempt = self.book.attempt(number)
         assert attempt is not None
         again = f" (attempt {number}, {attempt.rows:,} rows still owed)" if number > 1 else ""
         self._say(f"submitting {attempt.rows:,} requests as {attempt.job_id}{again}")
@@ -169,7 +169,7 @@ class Work:
         requests = attempts.requests_of(self.paths, self.part, 1)
         if self.context.workspace.damage(self.paths.relative(requests), self.part.sha256, self.part.size) is not None:
             raise self._changed(requests)
-        attempt = self._attempt(number) or self._recall(number)
+        attempt = self.book.attempt(number) or self._recall(number)
         if attempt is not None and not attempt.accepted and self.context.provider().find(attempt.job_id) is not None:
             self._submit(attempt)
 
@@ -218,19 +218,16 @@ class Work:
 
         In order, since what a later attempt asked for follows from what the earlier ones brought.
         """
-        attempt = self._attempt(number) or self._recall(number)
+        attempt = self.book.attempt(number) or self._recall(number)
         if attempt is not None and attempt.ended is None:
             self.in_flight = True
             self._ask(attempt)
-            attempt = self._attempt(number)
+            attempt = self.book.attempt(number)
             if attempt is None or attempt.ended is None:
                 return False
         if attempt is None or attempt.lost or self._holds(attempt):
             return True
         return self._collect(attempt)
-
-    def _attempt(self, number: int) -> Attempt | None:
-        return next((attempt for attempt in self.book.attempts if attempt.number == number), None)
 
     def _recall(self, number: int) -> Attempt | None:
         """Put an attempt that was made back into the ledger; its ids follow from its content."""
@@ -238,7 +235,7 @@ class Work:
             return None  # nothing was owed when it would have been made
         self._intend(number, lambda _usd, _what: None)
         self._say(f"attempt {number} is not in the ledger any more, but it was made: asking for it by its id")
-        return self._attempt(number)
+        return self.book.attempt(number)
 
     def _intend(self, number: int, check_budget: CheckBudget) -> None:
         """Record that attempt *number* is about to be submitted, and under which ids."""
