@@ -103,7 +103,7 @@ def plan(session: Session) -> Plan:
         usd=planned.usd,
         cost=planned.cost,
         unpriced=planned.unpriced,
-        committed_usd=_sum(committed),
+        committed_usd=estimates.total(committed),
         added_usd=adding.at_most,
         max_usd=work.config["budget"]["max_usd"],
         confirm_above_usd=actions.asks_above(session, adding),
@@ -293,16 +293,6 @@ def _questions(session: Session) -> Iterator[tuple[str, str | None]]:
     for source in config["sources"]:
         for read in sources.read(config.path(source["path"]), source):
             yield read.question, read.context
-
-
-def _sum(costs: Iterable[float | None]) -> float | None:
-    """All of them together; None where one is not known."""
-    total = 0.0
-    for usd in costs:
-        if usd is None:
-            return None
-        total += usd
-    return total
 
 
 def as_json(planned: Plan) -> dict[str, Any]:

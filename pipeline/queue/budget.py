@@ -134,8 +134,8 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
     limit = config["budget"]["max_usd"]
     if limit is None:
         return
-    so_far = list(committed)
-    if planned is None or None in so_far:
+    total = estimates.total(committed)
+    if planned is None or total is None:
         lacking, remedy = "the price of a model", f"add the model under prices.models in {where}"
         if planned is not None:
             lacking = "what was submitted before may have cost"
@@ -145,7 +145,6 @@ def check(config: Config, committed: Iterable[float | None], planned: float | No
             kept="Nothing was sent for it. Results of running jobs are still collected.",
             hint=f"{remedy}, or remove budget.max_usd there; then doit resume",
         )
-    total = sum(usd for usd in so_far if usd is not None)
     if total + planned > limit:
         raise BudgetExceeded(
             f"{what} may cost {plain.usd(planned)}; with {plain.usd(total)} spent and committed that passes "

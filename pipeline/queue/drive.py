@@ -29,6 +29,7 @@ from pipeline.errors import (
     Unreachable,
 )
 from pipeline.parts import Index
+from pipeline.queue import estimates
 from pipeline.queue.context import Context
 from pipeline.queue.estimates import Price
 from pipeline.queue.outage import Outage
@@ -311,29 +312,24 @@ class Queue:
         by_trial: dict[str, list[Work]] = defaultdict(list)
         for work in works:
             by_trial[work.paths.slug].append(work)
-        expected = 0.0
-        for slug, parts in by_trial.items():
-            _, usd = self._used(parts)
-            done_rows = _rows_done(parts)
-            if usd and done_rows:
-                usd *= sum(work.part.rows for work in parts) / done_rows
-            elif usd is not None:
-                usd = self._spending.planned_usd.get(slug)
-            if usd is None:
-                return None
-            expected += usd
-        return expected
+        return estimates.total(self._expected_of(slug, parts) for slug, parts in by_trial.items())
+
+    def _expected_of(self, slug: str, parts: list[Work]) -> float | None:
+        _, usd = self._used(parts)
+        done_rows = _rows_done(parts)
+        if usd and done_rows:
+            return usd * sum(work.part.rows for work in parts) / done_rows
+        return None if usd is None else self._spending.planned_usd.get(slug)
 
     def _used(self, works: list[Work]) -> tuple[int, float | None]:
         """Tokens that the service counted so far, and their price, None where one is not known."""
-        tokens, usd, priced = 0, 0.0, True
+        tokens, costs = 0, []
         for work in works:
             price = Price.of(self.workspace.config, self.workspace.trials[work.paths.slug])
             for read, written, cached in work.used():
                 tokens += read + written
-                cost = price.usd(read, written, cached)
-                usd, priced = usd + (cost or 0.0), priced and cost is not None
-        return tokens, usd if priced else None
+                costs.append(price.usd(read, written, cached))
+        return tokens, estimates.total(costs)
 
 
 def _rows_done(works: list[Work]) -> int:

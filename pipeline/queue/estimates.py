@@ -7,7 +7,7 @@ limit that is sent. The provider's own counts replace the estimate as soon as a 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +156,16 @@ class Planned:
 def add(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float, float]:
     """Low, expected and high costs together."""
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
+
+
+def total(costs: Iterable[float | None]) -> float | None:
+    """All of them together; None where one is not known."""
+    together = 0.0
+    for usd in costs:
+        if usd is None:
+            return None
+        together += usd
+    return together
 
 
 def of_requests(requests: Path) -> Estimate:

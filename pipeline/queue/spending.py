@@ -90,15 +90,13 @@ class Spending:
         Not of parts that are *owed*: their rows count with those.
         """
         since = self.context.options.since
-        total = 0.0
         books = (book for slug, part, book in self.context.workspace.ledgers() if (slug, part) not in owed)
-        for attempt in (attempt for book in books for attempt in book.attempts):
-            new = since is not None and attempt.intended_at >= since
-            if new and not attempt.adopted and attempt.state != ID_TAKEN:
-                if (usd := attempt.estimate.get("usd")) is None:
-                    return None
-                total += usd
-        return total
+        return estimates.total(
+            attempt.estimate.get("usd")
+            for book in books
+            for attempt in book.attempts
+            if since is not None and attempt.intended_at >= since and not attempt.adopted and attempt.state != ID_TAKEN
+        )
 
     def _refuse_unpriced(self, works: Iterable[Work]) -> None:
         """Raise BudgetExceeded when a limit cannot be kept for lack of a price: before anything is sent or agreed to.
