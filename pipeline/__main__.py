@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import re
 import sys
 import traceback
@@ -53,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except BrokenPipeError:
-        # `... | head`: the reader has gone. Python must not try to write either, when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.say_no_more()
         return EXIT_FAILED
     except ModuleNotFoundError as error:
         console.warn(lacking(error.name))

@@ -354,8 +354,7 @@ def _guarded(work: Callable[[], int]) -> int:
         console.warn(lacking(error.name))
         return EXIT_ERROR
     except (BrokenPipeError, ReaderGone):
-        # `doit | head`: what ran is recorded, and nothing more can be said. Python must not try either, when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.say_no_more()  # `doit | head`: what ran is recorded
         return EXIT_FAILED
     except KeyboardInterrupt as stop:
         # While the run was being opened: nothing had begun.

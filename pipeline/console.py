@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import textwrap
@@ -54,6 +55,11 @@ def warn(text: str) -> None:
     with suppress(OSError):  # whose reader has gone; whoever writes there next is told
         sys.stdout.flush()  # what was shown before, comes before
     print(visible(text), file=sys.stderr, flush=True)
+
+
+def say_no_more() -> None:
+    """The reader of standard output has gone, as of `... | head`: Python must not try to write either, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_json(value: Any, *, pretty: bool = True) -> str:
