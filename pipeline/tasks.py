@@ -80,27 +80,27 @@ def doit_config(opened: Session) -> dict[str, Any]:
 def create(opened: Session) -> Iterator[dict[str, Any]]:
     """Every task: cells of one phase are subtasks named after their trial, run-level phases plain tasks."""
     slugs: dict[graph.Phase, list[str]] = {}
-    for spec, slug in opened.cells():
-        slugs.setdefault(spec, []).append(slug)
-    known = {spec.name for spec in slugs}
-    for spec, cells in slugs.items():
-        if not spec.per_trial:
-            yield {"basename": spec.name, **_task(opened, spec, "", known)}
+    for phase, slug in opened.cells():
+        slugs.setdefault(phase, []).append(slug)
+    known = {phase.name for phase in slugs}
+    for phase, cells in slugs.items():
+        if not phase.per_trial:
+            yield {"basename": phase.name, **_task(opened, phase, "", known)}
             continue
-        yield {"basename": spec.name, "name": None, "doc": spec.doc, "uptodate": [_group(opened, spec, cells)]}
+        yield {"basename": phase.name, "name": None, "doc": phase.doc, "uptodate": [_group(opened, phase, cells)]}
         for slug in cells:
-            yield {"basename": spec.name, "name": slug, **_task(opened, spec, slug, known)}
+            yield {"basename": phase.name, "name": slug, **_task(opened, phase, slug, known)}
 
 
-def _task(opened: Session, spec: graph.Phase, slug: str, known: Set[str]) -> dict[str, Any]:
-    question, root = opened.question(spec.name, slug), opened.workspace.paths.root
+def _task(opened: Session, phase: graph.Phase, slug: str, known: Set[str]) -> dict[str, Any]:
+    question, root = opened.question(phase.name, slug), opened.workspace.paths.root
     return {
-        "doc": spec.doc,
-        "actions": [(_perform, [opened, spec.name, slug])],
+        "doc": phase.doc,
+        "actions": [(_perform, [opened, phase.name, slug])],
         "file_dep": [f"{root}/{name}" for name in question.input_names],
         "targets": [f"{root}/{name}" for name in question.target_names],
-        "task_dep": [f"{name}:{slug}" if spec.per_trial else name for name in spec.after if name in known],
-        "uptodate": [Current(opened, spec.name, slug)],
+        "task_dep": [f"{name}:{slug}" if phase.per_trial else name for name in phase.after if name in known],
+        "uptodate": [Current(opened, phase.name, slug)],
         "io": {"capture": False},  # progress is shown as it comes; captured output mixes under threads
     }
 
@@ -139,10 +139,10 @@ class Current:
         return f"{decision.verb}: {decision.reason}" if decision else self.phase
 
 
-def _group(opened: Session, spec: graph.Phase, slugs: list[str]) -> Callable[[], bool]:
+def _group(opened: Session, phase: graph.Phase, slugs: list[str]) -> Callable[[], bool]:
     def current() -> bool:
         # While tasks run, a group has nothing to do itself; asked only by `list`, it speaks for its subtasks.
-        return not opened.readonly or all(Current(opened, spec.name, slug)() for slug in slugs)
+        return not opened.readonly or all(Current(opened, phase.name, slug)() for slug in slugs)
 
     return current
 
