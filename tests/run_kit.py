@@ -287,6 +287,19 @@ def _open_to_all(file: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in file.resolve().parents)
 
 
+class QuickClock:
+    """A clock that a sleep moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def at(operation: str, name: str, action: Callable[[], object]) -> Callable[[str, Path], None]:
     """An observer that does *action* once, before *operation* on a file called *name*."""
     fired = []

@@ -7,7 +7,7 @@ included. If it failed, sharing a run's folder or an error message would share t
 import re
 
 import pytest
-from run_kit import CONFIG, RID, doit, tiny
+from run_kit import CONFIG, RID, QuickClock, doit, tiny
 
 from pipeline import actions
 from pipeline.emulator import history
@@ -21,19 +21,6 @@ HIDDEN = re.compile(rb"CANARY|X-Goog-Signature", re.IGNORECASE)
 ONE_TEMPERATURE = CONFIG.replace("[0, 0.7]", "[0]").replace("samples_per_item: 2", "samples_per_item: 1")
 LINK = f"https://storage.example.com/a/b?X-Goog-Algorithm=GOOG4&X-Goog-Signature={SIGNATURE}"
 STORAGE = {"method": "GET", "path": "^/storage/"}
-
-
-class QuickClock:
-    """A clock that a sleep moves on."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
 
 
 @pytest.fixture

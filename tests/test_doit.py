@@ -20,6 +20,7 @@ from run_kit import (
     PASSAGE,
     RID,
     TRIAL,
+    QuickClock,
     artifacts,
     at,
     doit,
@@ -1331,19 +1332,6 @@ def server(quick_path):
     handle = process.start(quick_path / "service", ServiceConfig(api_key="another"))
     yield handle.address.url
     handle.close()
-
-
-class QuickClock:
-    """A clock that a sleep moves on."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
 
 
 @pytest.mark.parametrize("what", BAD)
