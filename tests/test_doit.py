@@ -850,6 +850,22 @@ def test_a_trial_is_not_asked_other_questions_than_another_was_where_the_record_
     assert len(jobs(fresh)) == 2 * len(sent)
 
 
+def test_a_part_of_which_only_damaged_results_are_left_is_not_submitted_by_who_chose_download(fresh):
+    """It looked like sent, so download was not refused; the queue then knew nothing to wait for, and no error."""
+    assert doit(fresh, *START, "to=download").code == 0
+    part = fresh / f"experiments/run_{RID}" / TRIAL / "results/t0_control_p01"
+    for path in part.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (part / "results.jsonl").write_bytes(b"")
+    sent = jobs(fresh)
+    refused = doit(fresh, "only=download")
+    assert refused.code == 2
+    assert f"1 of 8 parts are in no job that is known, e.g. {TRIAL}/t0_control_p01" in refused.out
+    assert "run submit first: doit resume rid=" in refused.out
+    assert jobs(fresh) == sent
+    assert doit(fresh, "to=download").code == 0
+
+
 EXPIRED = {"job": {"id": "-a1-", "times": None}, "do": {"end": {"state": "EXPIRED", "at": 0.5}}}
 
 

@@ -205,6 +205,8 @@ class Queue:
             stuck = stuck or [work for work in self._works.values() if work.error is not None]
             if not stuck and self._silence is not None:
                 raise self._silence
+            if not stuck:
+                raise self._not_to_be_sent(missing)
         first = stuck[0].error
         assert first is not None
         if len(stuck) > 1:
@@ -216,6 +218,16 @@ class Queue:
         """Whether this invocation was to submit what *work* owes."""
         begun = self.context.options.begins or bool(work.book.attempts)
         return begun and self._spending.chosen(work)
+
+    def _not_to_be_sent(self, missing: list[Work]) -> Refused:
+        """Why nothing comes of *missing*, of which no attempt is known: this invocation was not to submit them."""
+        return Refused(
+            f"{len(missing)} of {len(self._of(missing[0].paths.slug))} parts are in no job that is known, e.g. "
+            f"{missing[0].name}.",
+            where=str(missing[0].files.root),
+            kept="Nothing was sent.",
+            hint=f"run submit first: doit resume rid={self.workspace.rid}",
+        )
 
     def _may_move(self, work: Work) -> bool:
         waiting = work.in_flight or work.outage.times or (work.owing and (self._quota_full or self._not_ready))
