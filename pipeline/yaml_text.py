@@ -31,7 +31,10 @@ def load(text: str, *, where: str, hint: str | None = None) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
-        value = copy.deepcopy(_parsed(text))
+        if _alias_size(text) > _MOST_VALUES:
+            much = f"its aliases (*name) stand for more than {_MOST_VALUES:,} values."
+            raise ConfigError(much, where=where, hint=hint)
+        return copy.deepcopy(_parsed(text))
     except YAMLError as error:
         raise ConfigError(f"is not valid YAML: {_problem(error)}", where=where, hint=hint) from error
     except RecursionError as error:
@@ -39,23 +42,27 @@ def load(text: str, *, where: str, hint: str | None = None) -> Any:
     except (ArithmeticError, LookupError, ValueError) as error:  # for a 30 February, `0x_` or `!!bool x`
         why = str(error).partition(";")[0]
         raise ConfigError(f"holds a value that is not what it looks like ({why}).", where=where, hint=hint) from error
-    if _size(value, {}) > _MOST_VALUES:
-        raise ConfigError(f"its aliases (*name) stand for more than {_MOST_VALUES:,} values.", where=where, hint=hint)
-    return value
 
 
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values *value* stands for, each alias for all of its own: a few lines can say more than fits anywhere.
+@lru_cache(maxsize=32)
+def _alias_size(text: str) -> int:
+    """How many values *text* stands for, each alias for all of its own; 0 without one.
 
-    *known* remembers by identity, so nothing is counted twice; what holds itself is too many.
+    A few lines can say more than fits anywhere, and merge keys (`<<: *name`) are written out while they are read: so
+    this asks before.
     """
-    if not isinstance(value, dict | list | tuple | set):
+    return _size(_yaml().compose(text), {}) if "&" in text and "*" in text else 0
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """The values at *node*. *known* remembers by identity: nothing is counted twice, what holds itself is too many."""
+    if not isinstance(getattr(node, "value", None), list):
         return 1
-    if id(value) not in known:
-        known[id(value)] = _MOST_VALUES
-        children = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_size(child, known) for child in children)
-    return known[id(value)]
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES
+        children = (child[1] if isinstance(child, tuple) else child for child in node.value)
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def dump(value: Any) -> str:

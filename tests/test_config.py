@@ -170,6 +170,12 @@ MISTAKES = {
     + "".join(f"    a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 11)): (
         "its aliases (*name) stand for more than 1,000,000 values"
     ),
+    # the same with merge keys, which are written out while the text is read
+    MINIMAL
+    + "decoding:\n  extra:\n    a0: &a0 {x: 1}\n"
+    + "".join(f"    a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 11)): (
+        "its aliases (*name) stand for more than 1,000,000 values"
+    ),
     # what looks like a date or a number and is none
     MINIMAL + "name: 2026-02-30": "a value that is not what it looks like (day is out of range for month)",
     MINIMAL + "part_size: 0x_": "a value that is not what it looks like (invalid literal for int()",
