@@ -17,6 +17,7 @@ import pytest
 from emulator_kit import Api
 from queue_kit import CREATE_JOB, JOB, LINKS, POLL, SMALL, STORAGE, TEN_ROWS, Lab, golden, lines, part_of
 
+from pipeline import config_checks
 from pipeline.errors import EXIT_NOT_READY, AuthError, ProviderError, Stopped
 from pipeline.fingerprints import Fingerprints
 from pipeline.providers.rows import read_row
@@ -560,13 +561,20 @@ def test_a_stop_request_ends_a_firectl(stranded):
     assert called(stranded) == ["dataset download"]
 
 
-def test_a_key_that_firectl_repeats_is_neither_shown_nor_kept(stranded, monkeypatch):
+@pytest.mark.parametrize("key", ["its environment's", "--api-key", "--api-key="])
+def test_a_key_that_firectl_repeats_is_neither_shown_nor_kept(stranded, monkeypatch, key):
+    """A new config cannot hold one; an older run's goes on as it was recorded."""
+    monkeypatch.setattr(config_checks, "_keys", lambda _values: ())
     secret = "canary-7f3a9c51e2"
     script = stranded.folder / "firectl"
     script.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Error: API key {secret} is not valid')\n")
     script.chmod(0o755)
-    monkeypatch.setenv("FIREWORKS_API_KEY", secret)
-    stranded.change(repair={"firectl": [str(script)]})
+    command = [str(script)]
+    if key.startswith("--"):
+        command += [key, secret] if key[-1] != "=" else [key + secret]
+    else:
+        monkeypatch.setenv("FIREWORKS_API_KEY", secret)
+    stranded.change(repair={"firectl": command})
     said = stranded.look_twice().text
     assert "API key *** is not valid" in said
     assert secret not in said

@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline import disk, environment
@@ -36,10 +37,12 @@ from pipeline.providers.base import JobPhase, Provider
 from pipeline.providers.rows import BadRow
 from pipeline.queue import attempts, merge
 from pipeline.queue.merge import ReadRow
+from pipeline.secret import Secret
 
 _INCOMING = ".incoming"  # what a rung brings, until it is known to be better than what is there
 FIRECTL_SECONDS = 3600.0  # a download of gigabytes; the command is killed after that
 _SHOWN = 200  # characters of what firectl said
+_KEY_OPTION = "--api-key"
 _TAIL = 4096  # bytes kept of what it writes to its standard error
 
 
@@ -199,7 +202,7 @@ class Ladder:
                 self._take(found, folder)
                 disk.remove_folder(scratch)
                 return
-            errors.append(f"{' '.join(words)}: exit code {code}{_last_words(said)}")
+            errors.append(f"{' '.join(words)}: exit code {code}{_last_words(said, command)}")
         disk.remove_folder(scratch)
         raise _NoSuchWay("; ".join(errors))
 
@@ -300,10 +303,13 @@ def _noted(paths: PartPaths, attempt: Attempt) -> list[str]:
     return [name for name in names if name != attempt.output_dataset_id and resources.is_id(name)]
 
 
-def _last_words(said: bytes) -> str:
-    """The last line that firectl said, as it may be shown and kept: without keys and signatures."""
+def _last_words(said: bytes, command: Sequence[str]) -> str:
+    """The last line that *command* said, as it may be shown and kept: without keys and signatures."""
     lines = said.decode(errors="replace").strip().splitlines()
     if not lines:
         return ""
     last = environment.without_keys(lines[-1])
+    for option, word in pairwise([*command, ""]):
+        if option.startswith(_KEY_OPTION):
+            last = Secret(option.partition("=")[2] or word).mask(last.encode()).decode()
     return f", {re.sub(r'[?][^ ]*', '', last)[:_SHOWN]}"  # a link it may quote has its signature in the query
