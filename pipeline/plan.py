@@ -156,9 +156,9 @@ def _unfit(question: Question, decision: Decision, moving: dict[str, Step]) -> I
         stale = stale_requests(question.workspace, question.slug)
         if stale is not None and question.relative(question.trial.index) not in moving:
             yield stale
-    if question.phase.name == "download" and f"submit:{question.slug}" not in moving:
+    if question.phase.name == "download" and isinstance(decision, Run | Repair):
         with suppress(DamagedArtifact):  # the same
-            if (unsent := unsent_parts(question)) is not None:
+            if f"submit:{question.slug}" not in moving and (unsent := unsent_parts(question)) is not None:
                 yield unsent
 
 

@@ -34,7 +34,7 @@ from earlier_tool import (
 from emulator_kit import Api
 from session_kit import TO_COSTS, Ending
 
-from pipeline import actions, disk, jsonl, ledger, opening, repair, yaml_text
+from pipeline import actions, disk, jsonl, ledger, opening, plan, repair, yaml_text
 from pipeline import request as words
 from pipeline.emulator.config import Config
 from pipeline.emulator.server import Emulator
@@ -196,6 +196,20 @@ def test_a_finished_run_whose_raw_results_were_cleared_away_is_kept(lab: Lab) ->
     ending = lab.resume(*TO_COSTS, "report")
     assert set(ending.verbs.values()) == {"skip"}
     assert lab.manifest()["stage_status"]["downloaded"]["status"] == "pending"
+    assert lab.jobs_created() == 0
+
+
+def test_the_plan_of_a_kept_run_of_which_no_submission_is_left_refuses_nothing(lab: Lab) -> None:
+    """It said that download is refused, since no part was ever submitted; the command skips it."""
+    folder = lab.folder()
+    folder.write_manifest(jobs={"t0_control": [None, None], "t0_treatment": [None, None]}, job_status={})
+    (folder.results / "results_combined.jsonl").unlink()
+    for name in folder.names:
+        shutil.rmtree(folder.results / name)
+        (folder.results / f"{name}_OUTPUT_DATASET_ID.txt").unlink()
+    assert set(lab.resume(*TO_COSTS, "report").verbs.values()) == {"skip"}
+    with contextlib.closing(opening.for_reading(words.parse({"rid": "old"}), print)) as opened:
+        assert {step.verb for step in plan.plan(opened).steps} == {"skip"}
     assert lab.jobs_created() == 0
 
 
