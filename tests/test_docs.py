@@ -58,10 +58,13 @@ def reasons_table():
             ("foreign.inputs(", "Refuse("),
             ("_repair(", "Repair("),
             ("stale_requests(", "Refuse("),
+            ("unsent_parts(", "Refuse("),
+            ("_asked_otherwise(", "Refuse("),
         ):
             source = source.replace(helper, kind)
         kinds = (decision.Skip, decision.Run, decision.Repair, decision.Refuse)
         verbs = [kind.verb for kind in kinds if re.search(rf"\b{kind.__name__}\b", source)]
+        assert verbs, f"{reason.__name__}: what it decides stands in a helper that is not listed here"
         every = "every phase" if len(phases) == len(done.REASONS) else ", ".join(phases)
         yield f"| {reason.__doc__} | `{reason.__name__}` | {', '.join(verbs)} | {every} |"
 
