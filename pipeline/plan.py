@@ -86,6 +86,10 @@ def plan(session: Session) -> Plan:
     steps = _steps(session, {})
     submitting = [step.trial for step in steps if step.phase == "submit" and step.verb not in _REFUSED]
     to_send = [unsent for slug in submitting for unsent in _unsent(session, slug)]
+    # What was begun and not acknowledged is also asked for by a download without submit.
+    going_on = [step.trial for step in steps if step.phase == "download" and step.verb in (Run.verb, Repair.verb)]
+    begun = [unsent for slug in going_on if slug not in submitting for unsent in _unsent(session, slug)]
+    to_send += [unsent for unsent in begun if not unsent.anew]
     planned = _together(work, to_send)
     committed = list(budget.committed(work))
     anew = [unsent for unsent in to_send if unsent.anew]

@@ -365,3 +365,14 @@ def test_the_document_holds_what_the_text_says(folder):
     for step in found.steps:
         assert step.reason in text
     assert f"{REQUESTS:,} requests would be sent" in text
+
+
+def test_what_download_alone_would_still_send_is_counted(folder):
+    """An intent that nobody acknowledged is asked for again by its id: it may never have become a job."""
+    start("prepare", "build")
+    names = [path.stem for path in sorted(TRIAL.inputs.glob("t*.jsonl"))]
+    for name in names:
+        send(name, accepted=name != names[0])
+    found = planned(rid="r1", only="download")
+    assert verbs(found) == {"download": "run"}
+    assert found.requests == planned(rid="r1").requests == REQUESTS // len(names)
