@@ -32,7 +32,7 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _missing_controls(values)
     yield from _replay_for_nobody(values)
     yield from _overridden_settings(values)
-    yield from _keys(values)
+    yield from keys(values)
 
 
 def beyond_json(value: Any, place: str = "", depth: int = 0) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _overridden_settings(values: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}.extra.{key}: set it by {_OWN_SETTING[key]}"
 
 
-def _keys(values: Mapping[str, Any]) -> Iterator[str]:
+def keys(values: Mapping[str, Any]) -> Iterator[str]:
     """A config is frozen, recorded, archived and shown, so nothing that is secret may stand in it."""
     for number, word in enumerate(values["repair"]["firectl"] or []):
         if word.startswith("--api-key"):

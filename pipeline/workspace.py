@@ -68,8 +68,16 @@ class Workspace:
 
     @cached_property
     def config_changes(self) -> list[str]:
-        """How the frozen config differs from what the record last accepted."""
-        return differences(dict(self.record.config), dict(self.config.values))
+        """How the frozen config differs from what the record last accepted; a key that it held is not shown."""
+        changes = differences(dict(self.record.config), dict(self.config.values))
+        if changes:
+            from pipeline import config_checks  # most configs are as they were accepted
+
+            for problem in config_checks.keys(self.record.config):
+                place = problem.partition(":")[0].partition("[")[0]
+                others = [change for change in changes if not change.startswith(place)]
+                changes = others if others == changes else [*others, f"{place}: changed"]
+        return changes
 
     def relative(self, path: Path) -> str:
         """*path*, which is below the run's folder, as records name it."""

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from run_kit import CONFIG, EVERY, ONE_TEMPERATURE, RID, TRIAL, Ran, artifacts, doit, edit, files, reading, tiny
 
 from pipeline import config as configuration
-from pipeline import jsonl, sealed
+from pipeline import config_checks, jsonl, sealed
 from pipeline.emulator import history
 from pipeline.paths import RunPaths
 from pipeline.runs import create
@@ -227,6 +227,20 @@ def test_an_edit_that_nothing_depends_on_is_told_once(runs):
     again = doit(folder)
     assert (again.code, again.worked) == (0, [])
     assert "config changed" not in again.out
+
+
+@pytest.mark.parametrize("command", [["firectl", "--api-key=fw-secret"], ["firectl", "--api-key", "fw-secret"]])
+def test_a_key_that_an_older_run_still_holds_is_not_shown_when_it_is_taken_out(quick_path, monkeypatch, command):
+    folder = tiny(quick_path / "old", f"{ONE_TEMPERATURE}\nrepair: {{firectl: {json.dumps(command)}}}\n")
+    with monkeypatch.context() as before:
+        before.setattr(config_checks, "keys", lambda _values: iter(()))
+        assert doit(folder, f"rid={RID}", "config=experiment.yaml", "to=prepare").code == 0
+    edit(folder, "repair.firectl", ["firectl", "--quiet", "x"][: len(command)])
+    (folder / "experiment.yaml").unlink()
+    told = doit(folder)
+    assert (told.code, "config changed: repair.firectl: changed\n" in told.out) == (0, True)
+    assert "fw-secret" not in told.out + told.err
+    assert not [path for path in folder.rglob("*.json*") if b"fw-secret" in path.read_bytes()]
 
 
 def test_an_edit_is_told_until_every_phase_has_been_brought_up_to_it(runs):

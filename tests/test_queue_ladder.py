@@ -564,7 +564,7 @@ def test_a_stop_request_ends_a_firectl(stranded):
 @pytest.mark.parametrize("key", ["its environment's", "--api-key", "--api-key="])
 def test_a_key_that_firectl_repeats_is_neither_shown_nor_kept(stranded, monkeypatch, key):
     """A new config cannot hold one; an older run's goes on as it was recorded."""
-    monkeypatch.setattr(config_checks, "_keys", lambda _values: ())
+    monkeypatch.setattr(config_checks, "keys", lambda _values: ())
     secret = "canary-7f3a9c51e2"
     script = stranded.folder / "firectl"
     script.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Error: API key {secret} is not valid')\n")
