@@ -37,14 +37,14 @@ experiment.yaml     deleted   | -                                              |
 experiment.yaml     touched   | -                                              | -             | -
 experiment.yaml     edited    | -                                              | -             | -
 
-run.json            deleted   | prepare run: not done yet                      | prepare index | -
-run.json            emptied   | prepare run: not done yet                      | prepare index | corrupt
-run.json            truncated | prepare run: not done yet                      | prepare index | corrupt
-run.json            flipped   | prepare run: not done yet                      | prepare index | corrupt
+run.json            deleted   | prepare run: its record was lost               | prepare index | -
+run.json            emptied   | prepare run: its record was lost               | prepare index | corrupt
+run.json            truncated | prepare run: its record was lost               | prepare index | corrupt
+run.json            flipped   | prepare run: its record was lost               | prepare index | corrupt
 run.json            older     | index run: not done yet                        | index         | -
 run.json            touched   | -                                              | -             | -
 run.json            edited    | -                                              | -             | -
-run.json            folder    | prepare run: not done yet                      | prepare index | corrupt
+run.json            folder    | prepare run: its record was lost               | prepare index | corrupt
 run.json            symlink   | -                                              | -             | -
 
 open_book.jsonl     deleted   | prepare repair: missing                        | prepare       | -
