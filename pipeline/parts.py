@@ -41,7 +41,7 @@ class Part:
     @property
     def group(self) -> str:
         """The part's name without its number, `t0_control`: how the manifest groups jobs."""
-        return group_of(self.part)
+        return self.part.rpartition("_p")[0]
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,6 @@ def temperature_label(temperature: float) -> str:
     if "e" in text:  # 1.5e-05 is t15e-05: one digit stands before the dot, so it is still unambiguous
         return "t" + text.replace(".", "")
     return "t" + (text if "." in text else f"{text}.0").replace(".", "")
-
-
-def group_of(part: str) -> str:
-    """The name of *part* without its number."""
-    return part.rpartition("_p")[0]
 
 
 def names(label: str, condition: str, count: int) -> Iterable[str]:

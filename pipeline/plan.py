@@ -19,7 +19,7 @@ from pipeline.decision import Decision, Question, Refuse, Repair, Run, Skip, bas
 from pipeline.done import inputs_changed, stale_requests, unsent_parts
 from pipeline.errors import BudgetExceeded, DamagedArtifact, Refused, TrialmakeError
 from pipeline.opening import config_path
-from pipeline.parts import group_of, temperature_label
+from pipeline.parts import temperature_label
 from pipeline.paths import RunPaths
 from pipeline.phases.build import body, messages
 from pipeline.plain import columns
@@ -28,6 +28,7 @@ from pipeline.queue.estimates import Estimate, Planned, Price
 from pipeline.queue.settling import is_untouched, left_behind
 from pipeline.session import Session
 from pipeline.trials import Trial
+from pipeline.upgrade import group_of
 from pipeline.workspace import Workspace
 
 NOT_REACHED = "not reached"  # the verb of a step whose input a refused one would have to write
@@ -266,7 +267,7 @@ def _sent_rows(work: Workspace, slug: str, group: str) -> int:
     """How many rows of the *group* of parts of one temperature and condition were sent, without a list of parts."""
     paths, rows = work.trial_paths(slug), 0
     for folder in paths.results.iterdir() if paths.results.is_dir() else ():
-        if group_of(folder.name) != group or not _is_sent(work, slug, folder.name):
+        if group_of(folder.name)[0] != group or not _is_sent(work, slug, folder.name):
             continue
         first = work.ledger(slug, folder.name).first
         files = (paths.part_requests(folder.name), paths.part(folder.name).results)
