@@ -38,7 +38,7 @@ EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
-class Ending(StrEnum):
+class PhaseEnd(StrEnum):
     """How a phase ends that an error ended."""
 
     FAILED = "failed"
@@ -51,7 +51,7 @@ class TrialmakeError(Exception):
     """What is wrong, and where it helps: the place, what was kept, and what to do next."""
 
     exit_code = EXIT_ERROR
-    ending = Ending.FAILED
+    ending = PhaseEnd.FAILED
 
     def __init__(
         self, what: str, *, where: str | None = None, kept: str | None = None, hint: str | None = None
@@ -132,7 +132,7 @@ class DiskTrouble(TrialmakeError):
 class Refused(TrialmakeError):
     """Going on could lose results or pay twice, so a person decides."""
 
-    ending = Ending.REFUSED
+    ending = PhaseEnd.REFUSED
 
 
 class FutureVersion(Refused):
@@ -159,7 +159,7 @@ class QuotaFull(ProviderError):
     """The account's limit of running jobs is reached; nothing is lost by waiting."""
 
     exit_code = EXIT_NOT_READY
-    ending = Ending.NOT_READY
+    ending = PhaseEnd.NOT_READY
 
 
 class Unreachable(ProviderError):
@@ -170,7 +170,7 @@ class Unreachable(ProviderError):
     """
 
     exit_code = EXIT_NOT_READY
-    ending = Ending.NOT_READY
+    ending = PhaseEnd.NOT_READY
     wait: float | None = None
     refused: bool = False
 
@@ -179,7 +179,7 @@ class NotReady(TrialmakeError):
     """The provider still works; `doit resume` collects the rest later."""
 
     exit_code = EXIT_NOT_READY
-    ending = Ending.NOT_READY
+    ending = PhaseEnd.NOT_READY
 
 
 class BudgetExceeded(TrialmakeError):
@@ -192,4 +192,4 @@ class Stopped(TrialmakeError):
     """The user stopped the run; what was done is kept."""
 
     exit_code = EXIT_SIGINT
-    ending = Ending.STOPPED
+    ending = PhaseEnd.STOPPED

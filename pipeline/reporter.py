@@ -22,7 +22,7 @@ from pipeline.errors import (
     EXIT_NOT_READY,
     EXIT_SIGINT,
     EXIT_SIGTERM,
-    Ending,
+    PhaseEnd,
 )
 from pipeline.plain import visible
 from pipeline.session import Session
@@ -135,7 +135,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc] # doit ships no types
                 self._count("not reached")
             self._weigh(EXIT_FAILED if self.exit_code == EXIT_DONE else EXIT_DONE)
             return
-        ending, message = getattr(fail, "ending", Ending.FAILED), fail.get_msg()
+        ending, message = getattr(fail, "ending", PhaseEnd.FAILED), fail.get_msg()
         self._weigh(getattr(fail, "exit_code", EXIT_ERROR))
         refused = cell is not None and isinstance(self.session.decisions.get(cell), Refuse)
         if cell is not None and not refused:

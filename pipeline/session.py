@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import disk, done, graph, identity, jsonl, manifest, paths
 from pipeline.decision import Decision, Question, Skip
 from pipeline.disk import StatKey, Written
-from pipeline.errors import DamagedArtifact, Ending, Stopped, UsageError
+from pipeline.errors import DamagedArtifact, PhaseEnd, Stopped, UsageError
 from pipeline.manifest import COMPLETED, FAILED, IN_PROGRESS, STOPPED, Stage, utc_now
 from pipeline.memory import Memory
 from pipeline.request import Request
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pipeline.queue.drive import Queue
 
 _STATUS_OF = {
-    Ending.FAILED: FAILED,
-    Ending.REFUSED: FAILED,
-    Ending.STOPPED: STOPPED,
-    Ending.NOT_READY: IN_PROGRESS,  # it can simply be gone on with
+    PhaseEnd.FAILED: FAILED,
+    PhaseEnd.REFUSED: FAILED,
+    PhaseEnd.STOPPED: STOPPED,
+    PhaseEnd.NOT_READY: IN_PROGRESS,  # it can simply be gone on with
 }
 _MAX_ERROR = 4000  # characters of an error kept in the manifest
 
@@ -187,7 +187,7 @@ class Session:
         self.memory.forgive(_task(phase, slug))
         self._end(phase, slug)
 
-    def fail(self, phase: str, slug: str, error: str, ending: Ending) -> None:
+    def fail(self, phase: str, slug: str, error: str, ending: PhaseEnd) -> None:
         """Record why a cell did not finish."""
         status = _STATUS_OF[ending]
         self._change_stage(
@@ -199,7 +199,7 @@ class Session:
         """Record that the cells at work were stopped; what threads of `-n` still come to is not recorded any more."""
         with self._recording:
             for phase, slug in list(self._at_work):
-                self.fail(phase, slug, "stopped by the user", Ending.STOPPED)
+                self.fail(phase, slug, "stopped by the user", PhaseEnd.STOPPED)
             self._stopping = True
 
     def forget(self, phase: str, slug: str) -> None:

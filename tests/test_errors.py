@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pipeline import errors
-from pipeline.errors import Ending, Refused, TrialmakeError
+from pipeline.errors import PhaseEnd, Refused, TrialmakeError
 from pipeline.providers.base import IdTaken
 from pipeline.tasks import PhaseFailed
 
@@ -45,8 +45,8 @@ def test_no_error_ends_with_success():
 def test_a_phase_ends_by_what_its_error_is_a_kind_of():
     """It went by the class's own name: a taken id, or a run at work elsewhere, "failed" where others are refused."""
     for kind in family():
-        assert (kind.ending == Ending.NOT_READY) == (kind.exit_code == errors.EXIT_NOT_READY)
-        assert (kind.ending == Ending.REFUSED) == issubclass(kind, Refused)
+        assert (kind.ending == PhaseEnd.NOT_READY) == (kind.exit_code == errors.EXIT_NOT_READY)
+        assert (kind.ending == PhaseEnd.REFUSED) == issubclass(kind, Refused)
     assert PhaseFailed(IdTaken("taken.")).ending == "refused"
 
 

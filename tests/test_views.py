@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from small_trial import CLOSED, OPEN, settings
 
 from pipeline import disk, done, graph, jsonl, ledger, opening, request, sealed, views
-from pipeline.errors import Ending, UnknownRun, UsageError
+from pipeline.errors import PhaseEnd, UnknownRun, UsageError
 from pipeline.paths import RunPaths
 from pipeline.providers.base import Accepted, Binding, Job, JobPhase, Submission
 
@@ -240,7 +240,7 @@ def test_a_lock_whose_holder_cannot_be_read_names_nobody(built, name):
 
 def test_a_failure_is_shown_beside_the_decision(built):
     opened = opening.for_writing(request.parse({"rid": "r1"}), print, may_create=False)
-    opened.fail("parse", "small-default", "no such luck", Ending.FAILED)
+    opened.fail("parse", "small-default", "no such luck", PhaseEnd.FAILED)
     opened.close()
     found = look(views.status)
     [cell] = [cell for cell in found["cells"] if cell["phase"] == "parse"]
